@@ -1,0 +1,76 @@
+"""oncetask: background tasks on Firestore, without a broker and without servers that idle.
+
+Everything that a program needs is here: payloads, the App and its handlers, clients, the worker.
+"""
+
+from oncetask.app import App, CallNext
+from oncetask.client import Client, EnqueueOptions, connect
+from oncetask.clock import Duration
+from oncetask.context import Context, current_context
+from oncetask.errors import (
+    Discard,
+    HandlerAlreadyRegistered,
+    InvalidPayload,
+    InvalidRecurrence,
+    LeaseLost,
+    OncetaskError,
+    PayloadTooLarge,
+    RetryAfter,
+    Snooze,
+    StoreUnavailable,
+    TaskAborted,
+    TaskExpired,
+    TaskNotFound,
+    TaskTimeout,
+    UnknownKind,
+    Unsupported,
+)
+from oncetask.payload import Payload
+from oncetask.retry import ExponentialBackoff, FixedDelay, NoRetry, Retry
+from oncetask.sync import SyncClient, connect_sync
+from oncetask.task import NO_WAIT, Outcome, Progress, Receipt, Stats, Task, TaskError, TaskPage, TaskStatus
+from oncetask.worker import Worker
+
+__all__ = [
+    "NO_WAIT",
+    "App",
+    "CallNext",
+    "Client",
+    "Context",
+    "Discard",
+    "Duration",
+    "EnqueueOptions",
+    "ExponentialBackoff",
+    "FixedDelay",
+    "HandlerAlreadyRegistered",
+    "InvalidPayload",
+    "InvalidRecurrence",
+    "LeaseLost",
+    "NoRetry",
+    "OncetaskError",
+    "Outcome",
+    "Payload",
+    "PayloadTooLarge",
+    "Progress",
+    "Receipt",
+    "Retry",
+    "RetryAfter",
+    "Snooze",
+    "Stats",
+    "StoreUnavailable",
+    "SyncClient",
+    "Task",
+    "TaskAborted",
+    "TaskError",
+    "TaskExpired",
+    "TaskNotFound",
+    "TaskPage",
+    "TaskStatus",
+    "TaskTimeout",
+    "UnknownKind",
+    "Unsupported",
+    "Worker",
+    "connect",
+    "connect_sync",
+    "current_context",
+]

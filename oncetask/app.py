@@ -1,0 +1,208 @@
+"""The registry: which handler runs which kind, and under what limits. No I/O, no globals."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from oncetask.clock import Duration, seconds
+from oncetask.context import Context
+from oncetask.errors import HandlerAlreadyRegistered, UnknownKind
+from oncetask.payload import Payload, kind_of
+from oncetask.retry import ExponentialBackoff, Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["App", "CallNext", "ErrorHandler", "Handler", "Lifespan", "Middleware"]
+
+P = TypeVar("P", bound=Payload)
+R = TypeVar("R")
+E = TypeVar("E", bound="ErrorHandler")
+M = TypeVar("M", bound="Middleware")
+
+CallNext = Callable[[], Awaitable[object]]
+"""What a middleware calls to go on: the next middleware, or the handler; gives what the handler returns."""
+
+Middleware = Callable[[Context, CallNext], Awaitable[object]]
+ErrorHandler = Callable[[Context, Exception], Awaitable[None] | None]
+Lifespan = Callable[[], AbstractAsyncContextManager[object]]
+
+DEFAULT_TIMEOUT = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handler:
+    """One kind's function, with everything that applies to it settled."""
+
+    payload_type: type[Payload]
+    function: Callable[[Context, Any], object]
+    is_async: bool
+    timeout: float
+    """Seconds that one attempt may take."""
+    retry: Retry
+    concurrency: int | None
+    """How many tasks of this kind one worker runs at a time; None: as many as it has slots."""
+    middlewares: tuple[Middleware, ...] = ()
+    error_handlers: tuple[ErrorHandler, ...] = ()
+
+
+class Registers(Protocol[P]):
+    """A decorator that registers a function for a payload type and gives it back unchanged."""
+
+    def __call__(self, function: Callable[[Context, P], R], /) -> Callable[[Context, P], R]:
+        """Register `function`."""
+
+
+class App:
+    """A registry of handlers. Several may live in one process; `include` puts one into another."""
+
+    def __init__(
+        self,
+        name: str = "default",
+        *,
+        timeout: Duration = DEFAULT_TIMEOUT,
+        retry: Retry | None = None,
+        lifespan: Lifespan | None = None,
+    ) -> None:
+        """`timeout` (seconds or timedelta) and `retry` are the defaults of its handlers.
+
+        `lifespan`: makes an async context manager; what it yields is `ctx.state`. A worker opens it on its loop, and
+        only that of the App that it was given, not of included ones.
+        """
+        if not isinstance(name, str) or not name:
+            msg = f"name must be a text with at least one character, not {name!r}"
+            raise ValueError(msg)
+        self.name = name
+        self._timeout = seconds("timeout", timeout)
+        self._retry = _check_retry(retry) or ExponentialBackoff()
+        self._lifespan = lifespan
+        self._handlers: dict[str, Handler] = {}
+        self._middlewares: list[Middleware] = []
+        self._error_handlers: list[ErrorHandler] = []
+        self._included: list[App] = []
+
+    def handler(
+        self,
+        payload_type: type[P],
+        *,
+        timeout: Duration | None = None,
+        retry: Retry | None = None,
+        concurrency: int | None = None,
+    ) -> Registers[P]:
+        """Register the function that runs this kind; `async def`, or `def`, which runs in a thread.
+
+        `timeout`: of one attempt, in seconds or as a timedelta. `concurrency`: per worker. What is left out is the
+        App's. Raises HandlerAlreadyRegistered where the kind has a handler.
+        """
+        kind = kind_of(payload_type)
+        if concurrency is not None and (not isinstance(concurrency, int) or concurrency < 1):
+            msg = f"concurrency must be None or a whole number, 1 or more, not {concurrency!r}"
+            raise ValueError(msg)
+        limit = self._timeout if timeout is None else seconds("timeout", timeout)
+        policy = _check_retry(retry) or self._retry
+
+        def register(function: Callable[[Context, P], R], /) -> Callable[[Context, P], R]:
+            self._refuse_second(kind)
+            self._handlers[kind] = Handler(
+                payload_type=payload_type,
+                function=function,
+                is_async=_check_function(function, kind),
+                timeout=limit,
+                retry=policy,
+                concurrency=concurrency,
+            )
+            return function
+
+        return register
+
+    def error_handler(self, function: E) -> E:
+        """Call this after every failed attempt (`async def` or `def`), with the context and the error."""
+        if not callable(function):
+            msg = f"error_handler takes a function (ctx, error), not {function!r}"
+            raise TypeError(msg)
+        self._error_handlers.append(function)
+        return function
+
+    def middleware(self, function: M) -> M:
+        """Wrap every handler call; the first one registered is the outermost."""
+        if not callable(function) or not _is_async(function):
+            msg = f"middleware takes an `async def` function (ctx, call_next), not {function!r}"
+            raise TypeError(msg)
+        self._middlewares.append(function)
+        return function
+
+    def include(self, other: App) -> None:
+        """Take in another App's handlers, which keep its defaults, middleware and error handlers inside of ours."""
+        if not isinstance(other, App) or self in other.apps():
+            msg = f"include takes another App that does not include this one, not {other!r}"
+            raise TypeError(msg)
+        for kind in other.handlers():
+            self._refuse_second(kind)
+        self._included.append(other)
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Give the handler of each kind, included ones too, with everything that applies to it."""
+        outer, outer_errors = tuple(self._middlewares), tuple(self._error_handlers)
+        found = {
+            kind: replace(handler, middlewares=outer, error_handlers=outer_errors)
+            for kind, handler in self._handlers.items()
+        }
+        for app in self._included:
+            for kind, handler in app.handlers().items():
+                if kind in found:
+                    msg = f"kind {kind!r} has a handler in {self.name!r} and another in {app.name!r}"
+                    raise HandlerAlreadyRegistered(msg)
+                found[kind] = replace(
+                    handler,
+                    middlewares=(*outer, *handler.middlewares),
+                    error_handlers=(*outer_errors, *handler.error_handlers),
+                )
+        return found
+
+    def payload_type(self, kind: str) -> type[Payload]:
+        """Give the payload class of a kind. Raises UnknownKind."""
+        handlers = self.handlers()
+        if kind not in handlers:
+            raise UnknownKind(kind, list(handlers))
+        return handlers[kind].payload_type
+
+    def open_lifespan(self) -> AbstractAsyncContextManager[object]:
+        """Give the context manager around a worker's life."""
+        return nullcontext() if self._lifespan is None else self._lifespan()
+
+    def apps(self) -> list[App]:
+        """Give this App and all that it includes."""
+        return [self, *(deep for app in self._included for deep in app.apps())]
+
+    def _refuse_second(self, kind: str) -> None:
+        if kind in self.handlers():
+            msg = f"kind {kind!r} has a handler already in app {self.name!r}: one kind, one handler"
+            raise HandlerAlreadyRegistered(msg)
+
+
+def _check_retry(retry: Retry | None) -> Retry | None:
+    if retry is not None and not isinstance(retry, Retry):
+        msg = f"retry must be a Retry, such as ExponentialBackoff(), FixedDelay(5, 10) or NoRetry(), not {retry!r}"
+        raise TypeError(msg)
+    return retry
+
+
+def _check_function(function: object, kind: str) -> bool:
+    """Check that something can be called as a handler, and tell whether it is `async def`."""
+    if not callable(function) or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        msg = f"the handler of kind {kind!r} must be a function (ctx, payload), `async def` or `def`, not {function!r}"
+        raise TypeError(msg)
+    return _is_async(function)
+
+
+def _is_async(function: Callable[..., object]) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004  # an object whose __call__ is async
+    )

@@ -1,0 +1,51 @@
+"""What a worker writes first about a task that it found: a claim, or whatever else `lifecycle.triage` calls for."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from oncetask import lifecycle
+from oncetask.errors import LeaseLost
+from oncetask.lifecycle import Step
+
+if TYPE_CHECKING:
+    from oncetask.app import Handler
+    from oncetask.clock import Now
+    from oncetask.lifecycle import Transition
+    from oncetask.task import Task
+
+__all__ = ["elapsed", "lease_seconds", "next_step"]
+
+_LEASE_MARGIN = 10.0
+
+
+def next_step(task: Task, handler: Handler, *, longest_lease: float, now: Now) -> Transition | None:
+    """Make the transition that the task needs; None: nothing. `longest_lease`: seconds."""
+    match lifecycle.triage(task, now):
+        case Step.CLAIM:
+            until = now.latest + timedelta(seconds=lease_seconds(task, handler, longest_lease))
+            return lifecycle.claim(task, lease_id=uuid4().hex, until=until, now=now)
+        case Step.RESCUE:
+            error = LeaseLost(f"its worker died or stood still: the lease ended at {task.leased_until}")
+            delay = handler.retry.after_crash(attempt=task.attempts, elapsed=elapsed(task, now), error=error)
+            return lifecycle.rescue(task, error, delay=delay, now=now)
+        case Step.END_CANCELLED:
+            return lifecycle.end_cancelled(task, now=now)
+        case Step.REJECT:
+            return lifecycle.reject(task, now=now)
+        case Step.REALIGN:
+            return lifecycle.realign(task)
+        case Step.LEAVE:
+            return None
+
+
+def lease_seconds(task: Task, handler: Handler, longest: float) -> float:
+    """Give the length of a lease: the time limit and a margin to record the end, but never above `longest`."""
+    return min((task.timeout or handler.timeout) + _LEASE_MARGIN, longest)
+
+
+def elapsed(task: Task, now: Now) -> float:
+    """Seconds since the first start, for policies that stop after a time."""
+    return (now.earliest - (task.started_at or now.earliest)).total_seconds()

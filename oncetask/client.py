@@ -1,0 +1,405 @@
+"""The SDK: enqueue, look, reset, delete, wait. Nothing here runs tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+from uuid import uuid4
+
+from oncetask import lifecycle
+from oncetask.clock import Duration, check_instant, seconds
+from oncetask.errors import StoreUnavailable, TaskNotFound
+from oncetask.payload import Payload, check_resource_key, check_task_id, derive_task_id, kind_of
+from oncetask.store import TaskFilter, TaskStore
+from oncetask.store.document import check_size
+from oncetask.store.url import open_store
+from oncetask.task import Outcome, Receipt, Stats, Task, TaskPage, TaskStatus
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+
+    from oncetask.clock import Now
+    from oncetask.lifecycle import Transition
+
+__all__ = ["Client", "EnqueueOptions", "connect", "new_task"]
+
+_CHUNK = 500
+_LARGEST_PAGE = 1_000
+_SEARCHED_AT_ONCE = 200
+_LONGEST_OWNER_BYTES = 1_000
+
+
+class EnqueueOptions(TypedDict, total=False):
+    """What `enqueue` takes beside the payload. Left out is not None: it means what the payload or handler says."""
+
+    task_id: str
+    """The literal id; left out: from the payload's idempotency key, else random."""
+    resource_key: str | None
+    """Tasks with the same one run one at a time; None: no key."""
+    wait_until: datetime
+    """Not before this instant (aware)."""
+    delay: Duration
+    """Not before so many seconds (or this timedelta) from now."""
+    timeout: Duration
+    """The time limit of one attempt, in seconds or as a timedelta; left out: the handler's, else the app's."""
+    owner: str | None
+    """The end user this task belongs to, for filters and security rules."""
+
+
+def connect(
+    url: str | None = None,
+    *,
+    env: str | None = None,
+    firestore: Any = None,  # google.cloud.firestore.AsyncClient, whose import takes a second
+    credentials: Any = None,  # google.auth.credentials.Credentials
+) -> Client:
+    """Make a client; no I/O happens before its first use, which also binds it to the running event loop.
+
+    `url`: `firestore://PROJECT[/DATABASE]`, `sqlite:///file.db` or `memory://`. Left out: ONCETASK_STORE, else
+    Firestore where a Google project is known, else SQLite in ./oncetask.db (refused where the disk will not last).
+    `env`: the environment, whose tasks no other one sees; left out: ONCETASK_ENV, else "default". `firestore`: an own
+    `AsyncClient` to use. Raises ValueError for a malformed url or env, StoreUnavailable where no store can be chosen.
+    """
+    return Client(open_store(url, env=env, firestore=firestore, credentials=credentials))
+
+
+class Client:
+    """Everything that callers do with tasks. Made by `connect`; `async with` or `aclose` closes it."""
+
+    def __init__(self, store: TaskStore) -> None:
+        """Work on an opened or unopened store."""
+        self.store = store
+
+    async def __aenter__(self) -> Self:
+        """Open the store, so that a wrong address shows here."""
+        await self.store.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the store."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the store; the next use opens it again."""
+        await self.store.aclose()
+
+    async def enqueue(self, payload: Payload, **options: Unpack[EnqueueOptions]) -> Receipt:
+        """Store a task, once per id; returns when it is durable.
+
+        Raises TypeError and ValueError for bad options (a `task_id` that belongs to another kind among them),
+        InvalidPayload, PayloadTooLarge, StoreUnavailable.
+        """
+        task = new_task(payload, options, await self.store.now())
+        (written,) = await self.store.create([task])
+        if written.error is not None:
+            raise written.error
+        if not written.applied and "task_id" in options:
+            await self._refuse_other_kind(task)
+        return Receipt(task.id, written.applied)
+
+    async def enqueue_many(
+        self,
+        payloads: Iterable[Payload],
+        *,
+        task_ids: Sequence[str] | None = None,
+        **options: Unpack[EnqueueOptions],
+    ) -> list[Receipt]:
+        """Store many tasks, each once per id; the receipts are in the order of the payloads.
+
+        All payloads are checked before the first is stored. Not atomic: on a failure midway
+        `StoreUnavailable.receipts` has one receipt per payload (`created` only where that is certain), and the whole
+        call may be repeated with `task_ids=[r.task_id for r in error.receipts]`: what exists already is skipped.
+        """
+        listed = list(payloads)
+        if "task_id" in options and len(listed) != 1:
+            msg = f"task_id is for one task, not for {len(listed)}: give enqueue_many one id each in task_ids"
+            raise ValueError(msg)
+        if task_ids is not None and len(task_ids) != len(listed):
+            msg = f"task_ids must have one id for each of the {len(listed)} payloads, not {len(task_ids)}"
+            raise ValueError(msg)
+        tasks = await self._new_tasks(listed, task_ids, options)
+        try:
+            written = await self.store.create(tasks)
+        except StoreUnavailable as error:
+            known = error.receipts or [None] * len(tasks)
+            receipts = [Receipt(t.id, getattr(w, "applied", False)) for t, w in zip(tasks, known, strict=True)]
+            raise StoreUnavailable(str(error), receipts=receipts) from error
+        for one in written:
+            if one.error is not None:
+                raise one.error
+        return [Receipt(task.id, one.applied) for task, one in zip(tasks, written, strict=True)]
+
+    def enqueue_in(
+        self, transaction_or_batch: Any, payload: Payload, **options: Unpack[EnqueueOptions]
+    ) -> str:  # any of Firestore's four kinds
+        """Add a task to the caller's own Firestore transaction or write batch, and give its id.
+
+        It is created by the caller's commit, which fails as a whole where the id exists already. Sends nothing
+        itself. Raises Unsupported on SQLite.
+        """
+        task = new_task(payload, options, self.store.clock.now())
+        self.store.create_in(transaction_or_batch, task)
+        return task.id
+
+    async def get_task(self, task_id: str) -> Task:
+        """Read one task. Raises TaskNotFound."""
+        (task,) = await self.store.get([check_task_id(task_id)])
+        if task is None:
+            raise TaskNotFound(task_id)
+        return task
+
+    async def get_tasks_by_ids(self, ids: Iterable[str]) -> list[Task]:
+        """Read the tasks of these ids that exist, in the order of the ids."""
+        found = await self.store.get([check_task_id(task_id) for task_id in ids])
+        return [task for task in found if task is not None]
+
+    async def get_tasks_by_resource_key(self, kind: str | type[Payload] | None, key: str) -> list[Task]:
+        """Read all tasks of a resource key; `kind` None: of all kinds."""
+        return [task async for task in self.iter_tasks(kind=kind, resource_key=key)]
+
+    async def list_tasks(
+        self,
+        *,
+        kind: str | type[Payload] | None = None,
+        status: TaskStatus | str | None = None,
+        resource_key: str | None = None,
+        owner: str | None = None,
+        parent: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> TaskPage:
+        """Read a page of tasks in the order of their ids; all filters that are given hold.
+
+        `limit`: 1 to 1,000. `cursor`: the last page's. Raises ValueError for a bad filter, limit or cursor.
+        """
+        if not isinstance(limit, int) or not 1 <= limit <= _LARGEST_PAGE:
+            msg = f"limit must be a whole number from 1 to {_LARGEST_PAGE}, not {limit!r}"
+            raise ValueError(msg)
+        wanted = None if status is None else _status(status)
+        which = replace(
+            _by_status(wanted),
+            kind=None if kind is None else kind_of(kind),
+            resource_key=check_resource_key(resource_key),
+            owner=owner,
+            parent=parent,
+        )
+        at_once = limit if wanted is None or wanted.is_done else max(limit, _SEARCHED_AT_ONCE)
+        after, tasks = _from_cursor(cursor), list[Task]()
+        while True:
+            found = await self.store.find(which, limit=at_once, after=after)
+            tasks += [task for task in found if wanted in {None, task.status}]
+            if len(tasks) > limit:
+                return TaskPage(tasks[:limit], _to_cursor(tasks[limit - 1].id))
+            if len(found) < at_once:
+                return TaskPage(tasks, None)
+            after = found[-1].id
+            if len(tasks) == limit:
+                return TaskPage(tasks, _to_cursor(after))
+
+    async def iter_tasks(
+        self,
+        *,
+        kind: str | type[Payload] | None = None,
+        status: TaskStatus | str | None = None,
+        resource_key: str | None = None,
+        owner: str | None = None,
+        parent: str | None = None,
+    ) -> AsyncIterator[Task]:
+        """Read all tasks that fit, page by page."""
+        cursor: str | None = None
+        while True:
+            page = await self.list_tasks(
+                kind=kind,
+                status=status,
+                resource_key=resource_key,
+                owner=owner,
+                parent=parent,
+                limit=_CHUNK,
+                cursor=cursor,
+            )
+            for task in page.tasks:
+                yield task
+            if (cursor := page.cursor) is None:
+                return
+
+    async def pending_count(self, kind: str | type[Payload] | None = None, resource_key: str | None = None) -> int:
+        """Count the tasks that are not done, generators of recurrences excluded."""
+        name = None if kind is None else kind_of(kind)
+        return await self.store.count(TaskFilter(kind=name, resource_key=check_resource_key(resource_key), done=False))
+
+    async def stats(self) -> Stats:
+        """Count tasks by kind and status."""
+        return Stats(await self.store.stats())
+
+    async def wait(self, task_id: str, timeout: Duration | None = None) -> Task:  # the contract's name
+        """Wait until a task is done, and give it. Raises TimeoutError after `timeout` seconds, TaskNotFound."""
+        limit = None if timeout is None else seconds("timeout", timeout, zero=True)
+        async with asyncio.timeout(limit):
+            async for task in self.watch(task_id):
+                if task.status.is_done:
+                    return task
+        raise TaskNotFound(task_id)
+
+    async def watch(self, task_id: str) -> AsyncIterator[Task]:
+        """Give the task now and after every change, until it is done. Raises TaskNotFound, also when it is deleted."""
+        async with self.store.watch_task(check_task_id(task_id)) as feed:
+            while True:
+                task = await feed.get()
+                if task is None:
+                    raise TaskNotFound(task_id)
+                yield task
+                if task.status.is_done:
+                    return
+
+    async def reset_task(self, task_id: str) -> bool:
+        """Run a done task again, from the first attempt. False: it is not done. Raises TaskNotFound."""
+        await self.get_task(task_id)
+        return await self.reset_tasks_by_ids([task_id]) == 1
+
+    async def reset_tasks_by_ids(self, ids: Iterable[str]) -> int:
+        """Run done tasks again; counts those that this call reset."""
+        return await self._change(ids, lifecycle.reset)
+
+    async def delete_task(self, task_id: str) -> bool:
+        """Delete a task. False: somebody runs it, so cancel it first. Raises TaskNotFound."""
+        await self.get_task(task_id)
+        return await self.delete_tasks_by_ids([task_id]) == 1
+
+    async def delete_tasks_by_ids(self, ids: Iterable[str]) -> int:
+        """Delete tasks that nobody runs; counts those that this call deleted."""
+        deleted, left = 0, _unique(ids)
+        while left:
+            now, chunk, left = await self.store.now(), left[:_CHUNK], left[_CHUNK:]
+            tasks = [t for t in await self.store.get(chunk) if t is not None and lifecycle.may_delete(t, now)]
+            for task, one in zip(tasks, await self.store.delete(tasks), strict=True):
+                if one.error is not None:
+                    raise one.error
+                if one.applied:
+                    deleted += 1
+                else:
+                    left.append(task.id)
+        return deleted
+
+    async def _change(self, ids: Iterable[str], event: Callable[..., Transition | None]) -> int:
+        """Apply an event to tasks; one that somebody else changed meanwhile is read and judged again."""
+        changed, left = 0, _unique(ids)
+        while left:
+            now, chunk, left = await self.store.now(), left[:_CHUNK], left[_CHUNK:]
+            found = [event(task, now=now) for task in await self.store.get(chunk) if task is not None]
+            transitions = [transition for transition in found if transition is not None]
+            for transition, one in zip(transitions, await self.store.apply(transitions), strict=True):
+                if one.error is not None:
+                    raise one.error
+                if one.applied:
+                    changed += 1
+                else:
+                    left.append(transition.before.id)
+        return changed
+
+    async def _new_tasks(
+        self, payloads: list[Payload], task_ids: Sequence[str] | None, options: EnqueueOptions
+    ) -> list[Task]:
+        now, tasks = await self.store.now(), list[Task]()
+        for place, payload in enumerate(payloads):
+            own = options if task_ids is None else EnqueueOptions(**{**options, "task_id": task_ids[place]})
+            tasks.append(new_task(payload, own, now, place=place))
+            if place % _CHUNK == _CHUNK - 1:
+                await asyncio.sleep(0)  # 20,000 payloads take a second; others on this loop get their turn
+        return tasks
+
+    async def _refuse_other_kind(self, task: Task) -> None:
+        (found,) = await self.store.get([task.id])
+        if found is not None and found.kind != task.kind:
+            msg = f"task_id {task.id!r} belongs to a task of kind {found.kind!r}, so it cannot be one of {task.kind!r}"
+            raise ValueError(msg)
+
+
+def new_task(payload: Payload, options: EnqueueOptions, now: Now, *, place: int = 0) -> Task:
+    """Make the record of a new task. `place`: its position among those enqueued together."""
+    if not isinstance(payload, Payload):
+        msg = f"payload must be an instance of a Payload class, not {payload!r}"
+        raise TypeError(msg)
+    if unknown := set(options) - set(EnqueueOptions.__annotations__):
+        msg = f"unknown option {min(unknown)!r}; there are: {', '.join(EnqueueOptions.__annotations__)}"
+        raise TypeError(msg)
+    data = payload.to_data()
+    check_size(data=data)
+    key = options["resource_key"] if "resource_key" in options else payload.resource_key()
+    task = Task(
+        id=_task_id(payload, options),
+        kind=payload.kind,
+        data=data,
+        resource_key=check_resource_key(key),
+        wait_until=_wait_until(payload, options, now.earliest) or now.earliest + timedelta(microseconds=place),
+        created_at=now.earliest + timedelta(microseconds=place),
+        timeout=seconds("timeout", options["timeout"]) if "timeout" in options else None,
+        owner=_owner(options.get("owner")),
+        create_id=uuid4().hex,
+    )
+    return replace(task, due_at=lifecycle.due_at(task))
+
+
+def _task_id(payload: Payload, options: EnqueueOptions) -> str:
+    if "task_id" in options:
+        return check_task_id(options["task_id"])
+    key = payload.idempotency_key()
+    return uuid4().hex if key is None else derive_task_id(payload.kind, key)
+
+
+def _wait_until(payload: Payload, options: EnqueueOptions, now: datetime) -> datetime | None:
+    if "delay" in options:
+        if "wait_until" in options:
+            msg = f"wait_until and delay exclude each other: {options['wait_until']!r} and {options['delay']!r}"
+            raise ValueError(msg)
+        return now + timedelta(seconds=seconds("delay", options["delay"], zero=True))
+    instant = options["wait_until"] if "wait_until" in options else payload.wait_until()
+    return None if instant is None else check_instant("wait_until", instant)
+
+
+def _owner(owner: str | None) -> str | None:
+    if owner is not None and (not isinstance(owner, str) or not owner or len(owner.encode()) > _LONGEST_OWNER_BYTES):
+        msg = f"owner must be None or a text of 1 to {_LONGEST_OWNER_BYTES} bytes, not {owner!r}"
+        raise ValueError(msg)
+    return owner
+
+
+def _status(status: TaskStatus | str) -> TaskStatus:
+    try:
+        return TaskStatus(status)
+    except ValueError:
+        msg = f"status must be one of {', '.join(TaskStatus)}, not {status!r}"
+        raise ValueError(msg) from None
+
+
+def _by_status(status: TaskStatus | None) -> TaskFilter:
+    """Ask the store for as much of a status as equality filters can say; the rest is told by the time."""
+    if status is None:
+        return TaskFilter()
+    if status.is_done:
+        return TaskFilter(outcome=Outcome(status.removeprefix("done-")))
+    return TaskFilter(done=False)
+
+
+def _to_cursor(task_id: str) -> str:
+    return base64.urlsafe_b64encode(task_id.encode()).decode()
+
+
+def _from_cursor(cursor: str | None) -> str | None:
+    if cursor is None:
+        return None
+    try:
+        return check_task_id(base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True).decode())
+    except (AttributeError, ValueError, binascii.Error):
+        msg = f"cursor must be the one of an earlier page, not {cursor!r}"
+        raise ValueError(msg) from None
+
+
+def _unique(ids: Iterable[str]) -> list[str]:
+    if isinstance(ids, str):
+        msg = f"ids must be several ids, not the single text {ids!r}"
+        raise TypeError(msg)
+    return list(dict.fromkeys(check_task_id(task_id) for task_id in ids))

@@ -1,0 +1,245 @@
+"""One handler under its limits: from a call to how it ended.
+
+The handler runs in an asyncio task of its own, so that it can be cancelled, and abandoned where it does not obey,
+without its caller being touched. Nothing is written here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import to_jsonable_python
+
+from oncetask.clock import seconds
+from oncetask.context import AbortReason, AbortSignal, Context, running_context
+from oncetask.errors import (
+    Discard,
+    InvalidPayload,
+    PayloadTooLarge,
+    RetryAfter,
+    Snooze,
+    TaskAborted,
+    TaskTimeout,
+)
+from oncetask.store.document import check_size
+from oncetask.threads import in_thread
+
+if TYPE_CHECKING:
+    from oncetask.app import CallNext, Handler
+    from oncetask.client import Client
+    from oncetask.payload import Payload
+    from oncetask.task import Task
+
+__all__ = ["Completed", "Ended", "Execution", "Failed", "Interrupted", "Snoozed"]
+
+_REPORT_SECONDS = 10.0
+_log = logging.getLogger("oncetask")
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The handler returned; `result` in its JSON form, with what it staged."""
+
+    result: Any
+    staged: tuple[Task, ...]
+    batch: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The attempt failed. `final`: no policy is asked. `after`: the wait that the handler asked for, in seconds."""
+
+    error: Exception
+    final: bool = False
+    after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snoozed:
+    """The handler wants to run again, `delay` seconds later."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The run was stopped from outside. `ended`: the handler did stop; else it was abandoned, still running."""
+
+    reason: AbortReason
+    ended: bool
+
+
+Ended = Completed | Failed | Snoozed | Interrupted
+
+
+class Execution:
+    """One attempt at one task."""
+
+    def __init__(  # what a run needs, named
+        self,
+        handler: Handler,
+        task: Task,
+        *,
+        client: Client,
+        state: object,
+        abort_grace: float,
+    ) -> None:
+        """Read the payload; one that does not validate fails the attempt when it runs."""
+        self._handler = handler
+        self._abort_grace = abort_grace
+        self._loop = asyncio.get_running_loop()
+        self._limit = task.timeout or handler.timeout
+        self._signal = AbortSignal()
+        self._invalid: InvalidPayload | None = None
+        self._payload: Payload | None = None
+        try:
+            self._payload = handler.payload_type.from_data(task.data)
+        except InvalidPayload as error:
+            self._invalid = error
+        self._context = Context(
+            task=task,
+            payload=self._payload,
+            client=client,
+            state=state,
+            fencing_token=task.version,
+            limit=self._limit,
+            signal=self._signal,
+        )
+        self._finished: asyncio.Future[None] = self._loop.create_future()
+        self._call: asyncio.Task[object] | None = None
+        self.thread: asyncio.Future[object] | None = None
+        """The thread of a `def` handler; it takes up its slot until it ends, even where it was abandoned."""
+        self._grace: asyncio.TimerHandle | None = None
+
+    async def run(self) -> Ended:
+        """Run the handler until it ends, or until it is told to stop and does not within the grace."""
+        if self._invalid is not None:
+            return Failed(self._invalid)
+        timer = self._loop.call_later(self._limit, self.abort, "timeout")
+        self._call = self._loop.create_task(self._through_middlewares(), name=f"oncetask {self._context.task_id}")
+        self._call.add_done_callback(self._note_end)
+        try:
+            await self._finished
+        finally:
+            timer.cancel()
+            if self._grace is not None:
+                self._grace.cancel()
+            if not self._finished.done():
+                self._call.cancel()
+        return self._judge(self._call)
+
+    def abort(self, reason: AbortReason) -> None:
+        """Tell the handler to stop: a coroutine is cancelled, a thread has to look at the signal."""
+        if self._signal.reason is not None or self._finished.done():
+            return
+        self._signal.set(reason)
+        if self._call is not None and self.thread is None:
+            self._call.cancel()
+        self._grace = self._loop.call_later(self._abort_grace, self._abandon)
+
+    def abandon(self) -> None:
+        """Stop waiting for a handler that has been told to stop."""
+        if not self._finished.done():
+            self._abandon()
+
+    async def report(self, error: Exception) -> None:
+        """Tell the error handlers of a failed attempt; one that fails itself is logged and harms nobody."""
+        token = running_context.set(self._context)
+        try:
+            for function in self._handler.error_handlers:
+                try:
+                    async with asyncio.timeout(_REPORT_SECONDS):
+                        answer = function(self._context, error)
+                        if answer is not None:
+                            await answer
+                except Exception:  # noqa: BLE001  # user code may raise anything
+                    _log.exception("an error handler failed for task %s", self._context.task_id)
+        finally:
+            running_context.reset(token)
+
+    def _note_end(self, call: asyncio.Task[object]) -> None:
+        if not call.cancelled():
+            call.exception()  # retrieved, so that an abandoned handler's late error is not reported as forgotten
+        if not self._finished.done():
+            self._finished.set_result(None)
+
+    def _abandon(self) -> None:
+        if self._finished.done():
+            return
+        _log.error(
+            "handler of kind %s ignored its abort (%s) for %s s and is abandoned, still running: task %s",
+            self._context.kind,
+            self._signal.reason,
+            self._abort_grace,
+            self._context.task_id,
+        )
+        if self.thread is not None and self._call is not None:
+            self._call.cancel()
+        self._finished.set_result(None)
+
+    async def _through_middlewares(self) -> object:
+        running_context.set(self._context)
+
+        def entered(place: int) -> CallNext:
+            if place == len(self._handler.middlewares):
+                return self._in_function
+            return lambda: self._handler.middlewares[place](self._context, entered(place + 1))
+
+        try:
+            return await entered(0)()
+        except (SystemExit, KeyboardInterrupt) as error:  # these would end the worker and everybody's tasks
+            msg = f"the handler tried to end its process: {error!r}"
+            raise RuntimeError(msg) from error
+
+    async def _in_function(self) -> object:
+        function, payload = self._handler.function, self._payload
+        if self._handler.is_async:
+            return await function(self._context, payload)  # type: ignore[misc]  # is_async says that it is awaitable
+        self.thread = in_thread(function, self._context, payload)
+        return await asyncio.shield(self.thread)
+
+    def _judge(self, call: asyncio.Task[object]) -> Ended:
+        """Say how the attempt ended; one that was told to stop is never complete, since it may have stopped early."""
+        ended = call.done() and (self.thread is None or self.thread.done())
+        if self._signal.reason == "timeout":
+            return Failed(TaskTimeout(f"the attempt reached its time limit of {self._limit:g} s"))
+        if self._signal.reason is not None:
+            return Interrupted(self._signal.reason, ended)
+        if call.cancelled():
+            return Failed(TaskAborted("the handler was cancelled from within, not by oncetask"))
+        try:
+            return self._completed(call.result())
+        except Exception as error:  # noqa: BLE001  # whatever a handler raises is how it ended
+            return _failed(error)
+
+    def _completed(self, returned: object) -> Ended:
+        """Put the result into its JSON form; trying again would only repeat the handler's effects, so that is final."""
+        try:
+            result = None if returned is None else to_jsonable_python(returned)
+            if result is not None:
+                check_size(data=self._context.task.data, result=result)
+        except PayloadTooLarge as error:
+            return Failed(error, final=True)
+        except Exception as error:  # noqa: BLE001  # a serialiser is user code and may raise anything
+            unfit = TypeError(f"the handler's result, a {type(returned).__name__}, cannot be stored as JSON: {error}")
+            return Failed(unfit, final=True)
+        staged, batch = self._context.staged
+        return Completed(result, staged, batch)
+
+
+def _failed(error: Exception) -> Ended:
+    """Read what a handler says by raising."""
+    try:
+        match error:
+            case Snooze():
+                return Snoozed(seconds("Snooze(delay)", error.delay, zero=True))
+            case RetryAfter():
+                return Failed(error, after=seconds("RetryAfter(delay)", error.delay, zero=True))
+            case Discard():
+                return Failed(error, final=True)
+    except (TypeError, ValueError) as wrong:
+        return Failed(wrong)
+    return Failed(error)

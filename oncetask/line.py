@@ -1,0 +1,178 @@
+"""Where a worker's next tasks come from: the due line, read ahead, and a doorbell while there is nothing to do."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import OrderedDict, deque
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from oncetask.lifecycle import Step, triage
+from oncetask.store import Cursor, Feed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from oncetask.clock import Now
+    from oncetask.store import TaskStore
+    from oncetask.task import Task
+
+__all__ = ["DueLine"]
+
+_DOORBELL_WIDTH = 3
+_MOST_REMEMBERED = 10_000
+
+
+class DueLine:
+    """Gives candidates for claims, each version of a task once.
+
+    A query that came back short says that the line is dry; from then on the doorbell's first few documents are all
+    there is to know, and no query is sent but the slow poll.
+    """
+
+    def __init__(self, store: TaskStore, *, ahead: int, poll: float) -> None:
+        """`ahead`: how many tasks a query reads. `poll`: seconds between looks when nothing rings."""
+        self._store = store
+        self._ahead = ahead
+        self._poll = poll
+        self._loop = asyncio.get_running_loop()
+        self._poll_at = self._loop.time()
+        self._buffer: deque[Task] = deque()
+        self._seen: OrderedDict[str, int] = OrderedDict()
+        self._dry_kinds: frozenset[str] = frozenset()
+        self._beyond: Cursor | None = None
+        self._bell: Feed[list[Task]] | None = None
+        self._bell_kinds: frozenset[str] = frozenset()
+        self._bell_open = AsyncExitStack()
+        self._ring: asyncio.Task[list[Task]] | None = None
+        self._front: list[Task] = []
+
+    async def take(self, room: Mapping[str, int], most: int, changed: asyncio.Event) -> list[Task]:
+        """Give up to `most` due tasks, at most `room[kind]` of a kind; wait for them, or until `changed` is set."""
+        kinds = frozenset(room)
+        while True:
+            if tasks := self._pick(room, most):
+                return tasks
+            if self._dry_kinds >= kinds and self._beyond is None:
+                if not await self._listen(kinds, changed):
+                    return []
+            else:
+                await self._query(kinds)
+
+    def note(self, task_id: str, version: int) -> None:
+        """Remember that this worker wrote `version`, so that an older record, read before, is known as old."""
+        self._remember(task_id, version - 1)
+
+    def forget(self, tasks: Iterable[Task]) -> None:
+        """Take back candidates that nothing became of: the store did not answer."""
+        for task in tasks:
+            self._seen.pop(task.id, None)
+        self._dry_kinds = frozenset()
+
+    def scatter(self) -> None:
+        """Go on at another place of what was read ahead: other workers are at this one."""
+        if self._buffer:
+            self._buffer.rotate(-random.randrange(len(self._buffer)))  # noqa: S311  # spreading, not hiding
+
+    async def rest(self) -> None:
+        """Stop listening, because no slot is free: whatever rings now could not be answered."""
+        self._dry_kinds = frozenset()
+        await self._close_bell()
+
+    def _remember(self, task_id: str, version: int) -> None:
+        self._seen[task_id] = max(version, self._seen.pop(task_id, 0))
+        if len(self._seen) > _MOST_REMEMBERED:
+            self._seen.popitem(last=False)
+
+    def _pick(self, room: Mapping[str, int], most: int) -> list[Task]:
+        left = dict(room)
+        picked: list[Task] = []
+        passed: list[Task] = []
+        while self._buffer and len(picked) < most:
+            task = self._buffer.popleft()
+            if task.kind not in left or self._seen.get(task.id, -1) >= task.version:
+                continue
+            if left[task.kind] > 0:
+                left[task.kind] -= 1
+                self._remember(task.id, task.version)
+                picked.append(task)
+            else:
+                passed.append(task)
+        self._buffer.extendleft(reversed(passed))
+        return picked
+
+    async def _query(self, kinds: frozenset[str]) -> None:
+        now = (await self._store.now()).latest
+        self._poll_at = self._loop.time() + self._poll
+        found = await self._store.due(kinds, now=now, limit=self._ahead, after=self._beyond)
+        full = len(found) == self._ahead
+        self._buffer = deque(task for task in found if self._is_news(task))
+        # A whole page of nothing new (poison, or held under a clock that is behind) must not hide what stands after it.
+        last = found[-1] if full and not self._buffer else None
+        self._beyond = Cursor(last.due_at, last.id) if last is not None and last.due_at is not None else None
+        self._dry_kinds = frozenset() if full else kinds
+
+    def _is_news(self, task: Task) -> bool:
+        return self._seen.get(task.id, -1) < task.version and triage(task, self._store.clock.now()) is not Step.LEAVE
+
+    async def _listen(self, kinds: frozenset[str], changed: asyncio.Event) -> bool:
+        """Wait for the doorbell, the next due time or the slow poll. False: `changed` was set instead."""
+        await self._open_bell(kinds)
+        interrupted = asyncio.ensure_future(changed.wait())
+        assert self._ring is not None  # noqa: S101  # opened just above
+        try:
+            await asyncio.wait(
+                {self._ring, interrupted}, timeout=self._next_look(), return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            interrupted.cancel()
+        if self._ring.done():
+            self._front = self._ring.result()
+            self._ring = asyncio.ensure_future(self._bell.get()) if self._bell is not None else None
+        elif changed.is_set():
+            return False
+        elif self._loop.time() >= self._poll_at:
+            self._dry_kinds = frozenset()
+            return True
+        self._look_at_front()
+        return True
+
+    def _look_at_front(self) -> None:
+        due = self._due_in_front()
+        self._buffer = deque(due)
+        if len(due) == _DOORBELL_WIDTH:
+            self._dry_kinds = frozenset()  # there may be more behind these
+
+    def _due_in_front(self) -> list[Task]:
+        return [task for task in self._front if self._is_news(task)]
+
+    def _next_look(self) -> float:
+        """Give the seconds until one of the tasks in front becomes due, at most the slow poll's."""
+        now = self._store.clock.now()
+        waits = (_wait(task, now) for task in self._front if self._seen.get(task.id, -1) < task.version)
+        return max(0.0, min([self._poll_at - self._loop.time(), *(wait for wait in waits if wait is not None)]))
+
+    async def _open_bell(self, kinds: frozenset[str]) -> None:
+        if self._bell is not None and self._bell_kinds == kinds:
+            return
+        await self._close_bell()
+        self._bell_kinds = kinds
+        self._bell = await self._bell_open.enter_async_context(self._store.watch_due(kinds, limit=_DOORBELL_WIDTH))
+        self._ring = asyncio.ensure_future(self._bell.get())
+
+    async def _close_bell(self) -> None:
+        self._bell, self._front = None, []
+        if self._ring is not None:
+            self._ring.cancel()
+            self._ring = None
+        await self._bell_open.aclose()
+
+
+def _wait(task: Task, now: Now) -> float | None:
+    """Give the seconds until `triage` would not leave this task alone; None: time does not change its mind."""
+    if task.due_at is None:
+        return None
+    bound = now.earliest if task.lease_owner is not None else now.latest
+    wait = (task.due_at - bound).total_seconds()
+    return wait if wait > 0 else None

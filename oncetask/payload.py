@@ -1,0 +1,217 @@
+"""The typed data of a task: a pydantic model with a kind."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import re
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self
+
+from pydantic import BaseModel, ValidationError
+
+from oncetask.errors import InvalidPayload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+__all__ = ["Payload", "check_kind", "check_resource_key", "check_task_id", "derive_task_id", "kind_of"]
+
+_KIND = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+_RESERVED = ("kind", "idempotency_key", "resource_key", "wait_until", "recurrence")
+_LONGEST_DERIVED_ID = 200
+_LONGEST_ID_BYTES = 1_500
+_LONGEST_KEY_BYTES = 1_000
+
+
+class Payload(BaseModel):
+    """What a task is about. Subclass it, and give the subclass a kind.
+
+    `class SendEmail(Payload, kind="send-email")`; left out, the kind is the class's name in kebab case. A kind has
+    1 to 100 of the characters a-z 0-9 . _ - and is not inherited. A generic payload has to name its own.
+    """
+
+    kind: ClassVar[str] = ""
+
+    def __init_subclass__(cls, *, kind: str | None = None, **kwargs: Any) -> None:  # pydantic's own
+        """Settle the kind, and refuse fields that would hide a method of this class."""
+        super().__init_subclass__(**kwargs)
+        for name in _RESERVED:
+            if name in set(_field_names(cls)) or (name == "kind" and name in cls.__dict__):
+                msg = (
+                    f"{cls.__name__} may not have a field {name!r}: Payload uses that name. "
+                    f'Call it something else and keep the wire name with Field(alias="{name}"); '
+                    f'a kind is given as class {cls.__name__}(Payload, kind="…")'
+                )
+                raise TypeError(msg)
+        if kind is not None:
+            cls.kind = check_kind(kind)
+        elif "[" in cls.__name__ or Generic in cls.__bases__:
+            cls.kind = ""
+        else:
+            cls.kind = check_kind(_kebab(cls.__name__))
+
+    def idempotency_key(self) -> str | None:
+        """Tasks of the same kind and key are the same task: it is enqueued once. None: a random id."""
+        return None
+
+    def resource_key(self) -> str | None:
+        """Tasks that share this key run one at a time. None: no such limit. At most 1,000 bytes."""
+        return None
+
+    def wait_until(self) -> datetime | None:
+        """Not before this instant (aware). None: at once."""
+        return None
+
+    def to_data(self) -> dict[str, Any]:
+        """Give the JSON form that is stored.
+
+        Raises InvalidPayload where reading it back would give another payload (a masked secret, an excluded field):
+        such data would be lost silently.
+        """
+        kind_of(type(self))
+        try:
+            data = self.model_dump(mode="json", by_alias=True, round_trip=True)
+            restored = self.from_data(data)
+        except InvalidPayload as error:
+            msg = f"payload of kind {self.kind!r} cannot be read back from its own JSON form: {error}"
+            raise InvalidPayload(msg) from error
+        except Exception as error:  # a serialiser is user code and may raise anything
+            msg = f"payload of kind {self.kind!r} cannot be written as JSON: {error}"
+            raise InvalidPayload(msg) from error
+        if names := _differing(restored, self):
+            msg = f"payload of kind {self.kind!r} would come back from the store different in: {names}"
+            raise InvalidPayload(msg)
+        return data
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Self:
+        """Read the stored form. Raises InvalidPayload with each field, its value and what would be right."""
+        try:
+            text = json.dumps(data)
+        except (
+            TypeError,
+            ValueError,
+            RecursionError,
+        ) as error:  # a map that somebody else wrote may hold anything
+            msg = f"data of kind {cls.kind!r} holds what JSON cannot: {error}"
+            raise InvalidPayload(msg) from error
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, e['loc'])) or 'data'}: {e['msg']} (was {_short(e['input'])})"
+                for e in error.errors(include_url=False)
+            )
+            msg = f"data does not fit {cls.__name__} (kind {cls.kind!r}): {problems}"
+            raise InvalidPayload(msg) from error
+
+
+def kind_of(kind: str | type[Payload]) -> str:
+    """Give the kind that a name or a payload class stands for, checked."""
+    if isinstance(kind, str):
+        return check_kind(kind)
+    if not (isinstance(kind, type) and issubclass(kind, Payload)):
+        msg = f"kind must be a name or a Payload class, not {kind!r}"
+        raise TypeError(msg)
+    if not kind.kind:
+        msg = f'{kind.__name__} has no kind of its own: a generic payload has to name one (kind="…" in a subclass)'
+        raise TypeError(msg)
+    return kind.kind
+
+
+def check_kind(kind: str) -> str:
+    """Check the spelling of a kind."""
+    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
+        msg = f"kind must be 1 to 100 of the characters a-z 0-9 . _ - and start with a letter or digit, not {kind!r}"
+        raise ValueError(msg)
+    return kind
+
+
+def check_task_id(task_id: str) -> str:
+    """Check that both stores take this as the id of a document."""
+    problem = ""
+    if not isinstance(task_id, str) or not task_id:
+        problem = "must be a text with at least one character"
+    elif "/" in task_id or any(ord(c) < ord(" ") for c in task_id) or _has_surrogates(task_id):
+        problem = "may not contain a slash, a control character or half a surrogate pair"
+    elif task_id in {".", ".."} or re.fullmatch(r"__.*__", task_id):
+        problem = 'may not be ".", ".." or of the form __…__ (Firestore reserves these)'
+    elif len(task_id.encode()) > _LONGEST_ID_BYTES:
+        problem = f"may have at most {_LONGEST_ID_BYTES} bytes in UTF-8"
+    if problem:
+        msg = f"task_id {problem}, not {_short(task_id)}"
+        raise ValueError(msg)
+    return task_id
+
+
+def check_resource_key(key: str | None) -> str | None:
+    """Check a resource key: None, or 1 to 1,000 bytes of text."""
+    if key is None:
+        return None
+    if not isinstance(key, str) or not key or _has_surrogates(key) or len(key.encode()) > _LONGEST_KEY_BYTES:
+        msg = f"resource_key must be None or a text of 1 to {_LONGEST_KEY_BYTES} bytes in UTF-8, not {_short(key)}"
+        raise ValueError(msg)
+    return key
+
+
+def derive_task_id(kind: str, key: str) -> str:
+    """Give the id that a kind and an idempotency key always lead to."""
+    if not isinstance(key, str) or not key or _has_surrogates(key):
+        msg = f"idempotency_key must be None or a text with at least one character, not {_short(key)}"
+        raise ValueError(msg)
+    readable = f"{kind}:{key}"
+    if len(readable) <= _LONGEST_DERIVED_ID and "/" not in key and all(ord(c) >= ord(" ") for c in key):
+        return readable
+    return f"{kind}:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def _kebab(name: str) -> str:
+    if not name.isascii():
+        return name  # which no kind may be: leaving letters out could make two classes one kind
+    parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", name)
+    return "-".join(parts).lower() or name.lower()
+
+
+def _field_names(cls: type) -> Iterator[str]:
+    for base in cls.__mro__:
+        if base is not Payload and base not in BaseModel.__mro__:
+            yield from _own_annotations(base)
+
+
+def _own_annotations(cls: type) -> Iterable[str]:
+    if sys.version_info >= (3, 14):  # annotations are lazy there, and may name what does not exist yet
+        import annotationlib  # noqa: PLC0415
+
+        return annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF)
+    return inspect.get_annotations(cls)
+
+
+def _differing(restored: Payload, given: Payload) -> str:
+    pairs = {name: (restored.__dict__.get(name), given.__dict__.get(name)) for name in type(given).model_fields}
+    pairs["its extra fields"] = (restored.__pydantic_extra__, given.__pydantic_extra__)
+    return ", ".join(name for name, (back, value) in pairs.items() if back != value and _utc(back) != _utc(value))
+
+
+def _utc(value: object) -> object:
+    """Put aware datetimes into UTC: in the hour that a zone skips or repeats, they equal none of another zone."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC) if value.tzinfo else value
+    if isinstance(value, BaseModel):
+        return type(value), _utc(value.__dict__), _utc(value.__pydantic_extra__)
+    if isinstance(value, dict):
+        return {_utc(key): _utc(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value), [_utc(item) for item in value]
+    return {_utc(item) for item in value} if isinstance(value, set | frozenset) else value
+
+
+def _short(value: object, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[:limit] + "…"

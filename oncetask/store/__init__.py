@@ -1,0 +1,197 @@
+"""The store port: what every adapter has to do, in the domain's verbs.
+
+Policy is not repeated in adapters. They apply what `lifecycle` decided, conditionally on the version it was decided
+from, and answer what there is. `tests/contract` holds every adapter to what is said here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from datetime import datetime
+
+    from oncetask.clock import Now, StoreClock
+    from oncetask.errors import OncetaskError
+    from oncetask.lifecycle import Transition
+    from oncetask.task import Outcome, Task, TaskStatus
+
+__all__ = ["Cursor", "Feed", "TaskFilter", "TaskStore", "Written"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of one write: applied (`version`), refused (neither), or impossible (`error`).
+
+    Refused means that its record was not the newest any more: somebody else was first, which is nobody's fault.
+    """
+
+    version: int | None = None
+    error: OncetaskError | None = None
+
+    @property
+    def applied(self) -> bool:
+        """True where the write is stored."""
+        return self.version is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFilter:
+    """Which tasks `find` and `count` mean: all conditions that are given hold; None asks nothing."""
+
+    kind: str | None = None
+    resource_key: str | None = None
+    owner: str | None = None
+    parent: str | None = None
+    done: bool | None = None
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A place in the due line: after this task."""
+
+    due_at: datetime
+    task_id: str
+
+
+class Feed(Generic[T]):
+    """The newest value of something that changes: a reader who is late sees only the last one."""
+
+    def __init__(self) -> None:
+        """Start without a value."""
+        self._fresh = asyncio.Event()
+        self._value: T
+        self._error: BaseException | None = None
+
+    def put(self, value: T) -> None:
+        """Set the value; on the loop of the readers."""
+        self._value = value
+        self._fresh.set()
+
+    def fail(self, error: BaseException) -> None:
+        """End the feed: `get` raises from now on."""
+        self._error = error
+        self._fresh.set()
+
+    async def get(self) -> T:
+        """Wait for a value that this feed has not given yet."""
+        await self._fresh.wait()
+        if self._error is not None:
+            raise self._error
+        self._fresh.clear()
+        return self._value
+
+
+class TaskStore(ABC):
+    """Where the records of one environment live.
+
+    For every method:
+
+    - The first one to be awaited opens the store, on that event loop; from then on it belongs to that loop.
+    - Failures of the store are retried while they are transient, then raised as `StoreUnavailable` with the cause.
+    - A write that was applied although its answer got lost is reported as applied.
+    - Documents that somebody else wrote never raise: `Task.problems` says what is wrong with them.
+    """
+
+    clock: StoreClock
+    """The store's time; lease decisions use nothing else."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Make the store usable and `clock` known. Idempotent."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Let go of everything. Idempotent; a closed store opens again at the next use."""
+
+    async def now(self) -> Now:
+        """Give the bounds of the store's present."""
+        await self.open()
+        return self.clock.now()
+
+    @abstractmethod
+    async def create(self, tasks: Sequence[Task]) -> list[Written]:
+        """Store new tasks, each by itself, in any number and size of calls.
+
+        - In the order of `tasks`: refused where a task of that id exists already (it is left as it is).
+        - A task that exists because an earlier try of this very create stored it (same `create_id`) counts as applied.
+        - `StoreUnavailable.receipts` holds what was settled before the failure, as `Written` (None: not known).
+        """
+
+    @abstractmethod
+    async def get(self, task_ids: Sequence[str]) -> list[Task | None]:
+        """Read tasks by id, in the order of the ids; None for those that do not exist."""
+
+    @abstractmethod
+    async def due(
+        self, kinds: Collection[str], *, now: datetime, limit: int, after: Cursor | None = None
+    ) -> list[Task]:
+        """Read the beginning of the due line.
+
+        - Tasks of these kinds whose stored `dueAt` is an instant not after `now`, earliest first (then by id).
+        - At most `limit`; fewer means that there are no more. `after` continues behind a place.
+        """
+
+    @abstractmethod
+    async def apply(self, transitions: Sequence[Transition]) -> list[Written]:
+        """Apply changes, each by itself, in order; refused where the record is not `transition.before` any more.
+
+        - Calls that wait at the same time travel together.
+        - Fields that the change does not name stay as they are, unknown ones too.
+        - A version that is given is greater than every version of that task before it.
+        - One that the store cannot take (too large, say) fails by itself, with `error`.
+        """
+
+    @abstractmethod
+    async def commit(self, transition: Transition, creates: Sequence[Task], batch: object | None) -> Written:
+        """Apply a change together with new tasks and the user's own writes: all of it, or nothing.
+
+        - Refused where `transition` is; nothing is written then.
+        - A new task whose id exists already is left out, as `create` would.
+        - `batch` is what `new_batch` gave.
+        """
+
+    @abstractmethod
+    async def delete(self, tasks: Sequence[Task]) -> list[Written]:
+        """Delete tasks, each by itself, if these are still their newest records."""
+
+    @abstractmethod
+    async def find(self, which: TaskFilter, *, limit: int, after: str | None = None) -> list[Task]:
+        """Read tasks in the order of their ids, behind the id `after`; fewer than `limit` means no more."""
+
+    @abstractmethod
+    async def count(self, which: TaskFilter) -> int:
+        """Count tasks, generators of recurrences excluded."""
+
+    @abstractmethod
+    async def stats(self) -> Mapping[str, Mapping[TaskStatus, int]]:
+        """Count tasks by kind and status."""
+
+    @abstractmethod
+    def watch_due(self, kinds: Collection[str], *, limit: int) -> AbstractAsyncContextManager[Feed[list[Task]]]:
+        """Watch the doorbell: the `limit` tasks of these kinds that have the earliest `dueAt`, due or not.
+
+        - The feed gives them once at the start, then whenever they may have changed, whoever changed them.
+        - Nothing is read while nothing is written.
+        - A break of the connection is mended; what changed meanwhile is in the next value.
+        """
+
+    @abstractmethod
+    def watch_task(self, task_id: str) -> AbstractAsyncContextManager[Feed[Task | None]]:
+        """Watch one task: its record at the start, then each newer one (None: deleted, or never there)."""
+
+    @abstractmethod
+    def new_batch(self) -> Any:  # a write batch of the store's own library
+        """Give an empty write batch of the user's own writes for `commit`, or raise `Unsupported`."""
+
+    @abstractmethod
+    def create_in(self, batch: Any, task: Task) -> None:  # the caller's transaction or batch
+        """Add the creation of a task to a transaction or batch that is the caller's, or raise `Unsupported`."""

@@ -1,0 +1,290 @@
+"""How a task looks as a document: field names, which of them are null, and what to make of a strange one.
+
+Both stores hold the same fields. A field whose value is None is absent, except `outcome` and `leaseOwner`: those are
+null while a task is open or free, so that equality filters find it. `dueAt` is absent, never null, once done.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from oncetask.clock import EPOCH
+from oncetask.errors import PayloadTooLarge
+from oncetask.task import Outcome, Progress, Task, TaskError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["ABSENT", "FIELDS", "INSTANTS", "check_size", "decode", "encode", "encode_changes"]
+
+
+class _Absent:
+    """Type of the mark for a field that is to be removed."""
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT: Final = _Absent()
+
+INSTANTS: Final = {
+    "wait_until": "waitUntil",
+    "leased_until": "leasedUntil",
+    "created_at": "createdAt",
+    "started_at": "startedAt",
+    "done_at": "doneAt",
+    "cancelled_at": "cancelledAt",
+    "occurrence_timestamp": "occurrenceTimestamp",
+    "deadline": "deadline",
+    "expire_at": "expireAt",
+    "due_at": "dueAt",
+}
+_PLAIN: Final = {
+    "kind": "kind",
+    "resource_key": "resourceKey",
+    "lease_owner": "leaseOwner",
+    "attempts": "attempts",
+    "cancel_attempts": "cancelAttempts",
+    "is_cancelled": "isCancelled",
+    "parent_recurrence_id": "parentRecurrenceId",
+    "timeout": "timeout",
+    "owner": "owner",
+    "create_id": "createId",
+    "schema": "schema",
+    "recurrence": "recurrence",
+}
+_JSON: Final = {"data": "data", "result": "result"}
+FIELDS: Final = {
+    **_PLAIN,
+    **INSTANTS,
+    **_JSON,
+    "outcome": "outcome",
+    "errors": "errors",
+    "progress": "progress",
+}
+"""Attribute of Task -> field of the document; `data` and `result` may stand in `dataJson` and `resultJson`."""
+
+_NULL_WHILE_OPEN = frozenset({"outcome", "leaseOwner"})
+_OUTCOMES = tuple(Outcome)
+_DEEPEST = 16  # Firestore nests maps 20 deep; the document and the field itself take some of them
+_LARGEST_DOCUMENT = 1_048_576
+_ROOM_FOR_THE_REST = 48 * 1_024  # ten errors of 2 KiB, names, ids, instants
+_LARGEST_VALUES = _LARGEST_DOCUMENT - _ROOM_FOR_THE_REST
+_MOST_BYTES_PER_CHARACTER = 8  # "{}, " takes four characters of JSON and 32 bytes of Firestore
+_LONGEST_FIELD_NAME = 1_500
+
+
+def encode(task: Task) -> dict[str, Any]:
+    """Give the fields of a new document; absent ones are left out."""
+    fields = encode_changes({name: getattr(task, name) for name in FIELDS})
+    return {name: value for name, value in fields.items() if value is not ABSENT}
+
+
+def encode_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the fields that a change writes; `ABSENT` for those that it removes."""
+    fields: dict[str, Any] = {}
+    for name, value in changes.items():
+        field = FIELDS[name]
+        if name in _JSON:
+            plain = value is not None and _firestore_holds(value, _DEEPEST)
+            fields[field] = value if plain else ABSENT
+            fields[f"{field}Json"] = ABSENT if plain or value is None else json.dumps(value)
+        elif value is None:
+            fields[field] = None if field in _NULL_WHILE_OPEN else ABSENT
+        elif name == "errors":
+            fields[field] = [{"at": e.at, "attempt": e.attempt, "type": e.type, "message": e.message} for e in value]
+        elif name == "progress":
+            parts = {"fraction": value.fraction, "message": value.message, "data": value.data, "at": value.at}
+            fields[field] = {key: part for key, part in parts.items() if part is not None}
+        elif name == "outcome":
+            fields[field] = value.value
+        else:
+            fields[field] = value
+    return fields
+
+
+def decode(task_id: str, fields: Mapping[str, Any], *, version: int, read_at: datetime) -> Task:
+    """Read a document, whoever wrote it: what is missing or wrong is told in `problems`, never raised."""
+    problems: list[str] = []
+    known: dict[str, Any] = {}
+    for name, field, check, wanted, default, required in _READ:
+        value = fields.get(field)
+        if value is None:
+            if required:
+                problems.append(f"{field}: is missing, must be {wanted}")
+            known[name] = default
+        else:
+            read = check(value)
+            if read is ABSENT:
+                problems.append(f"{field}: must be {wanted}, not {_short(value)}")
+                read = default
+            known[name] = read
+    for name in _JSON:
+        known[name] = _decode_json(name, fields, problems)
+    return Task(id=task_id, version=version, read_at=read_at, problems=tuple(problems), **known)
+
+
+def check_size(*, data: object, result: object = None) -> None:
+    """Raise PayloadTooLarge where a document with these values would outgrow Firestore's 1 MiB."""
+    texts = {"data": json.dumps(data), "result": json.dumps(result)}
+    if sum(map(len, texts.values())) * _MOST_BYTES_PER_CHARACTER <= _LARGEST_VALUES:
+        return
+    sizes = {
+        name: _firestore_size(value) if _firestore_holds(value, _DEEPEST) else len(texts[name])
+        for name, value in (("data", data), ("result", result))
+    }
+    if sum(sizes.values()) > _LARGEST_VALUES:
+        largest = max(sizes, key=lambda name: sizes[name])
+        msg = (
+            f"{largest} takes {sizes[largest]:,} bytes; data and result of a task together may take "
+            f"{_LARGEST_VALUES:,} (Firestore's document limit is 1 MiB): store it elsewhere and pass a reference"
+        )
+        raise PayloadTooLarge(msg)
+
+
+def _firestore_holds(value: object, depth: int) -> bool:  # noqa: PLR0911  # one answer for each type of JSON
+    if isinstance(value, str):
+        return value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value)
+    if isinstance(value, bool) or value is None or isinstance(value, float):
+        return True
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    if depth == 0:
+        return False
+    if isinstance(value, list):
+        return all(not isinstance(v, list) and _firestore_holds(v, depth - 1) for v in value)
+    if isinstance(value, dict):
+        return all(_plain_key(k) and _firestore_holds(v, depth - 1) for k, v in value.items())
+    return False
+
+
+def _plain_key(key: str) -> bool:
+    if not key or (key.startswith("__") and key.endswith("__")) or not _firestore_holds(key, 0):
+        return False
+    return len(key.encode()) <= _LONGEST_FIELD_NAME
+
+
+def _firestore_size(value: object) -> int:
+    if isinstance(value, str):
+        return len(value.encode()) + 1
+    if isinstance(value, dict):
+        return 32 + sum(len(k.encode()) + 1 + _firestore_size(v) for k, v in value.items())
+    if isinstance(value, list):
+        return sum(map(_firestore_size, value))
+    return 1 if value is None or isinstance(value, bool) else 8
+
+
+def _decode_json(name: str, fields: Mapping[str, Any], problems: list[str]) -> Any:  # any JSON
+    text = fields.get(f"{name}Json")
+    if text is not None:
+        try:
+            value = json.loads(text)
+        except (TypeError, ValueError, RecursionError) as error:
+            problems.append(f"{name}Json: must be JSON ({error}), not {_short(text)}")
+            return None if name == "result" else {}
+    else:
+        value = fields.get(name)
+    if name == "result":
+        return value
+    if isinstance(value, dict):
+        return value
+    if value is None and text is None:
+        problems.append(f"{name}: is missing, must be a map")
+    else:
+        problems.append(f"{name}: must be a map, not {_short(value)}")
+    return {}
+
+
+def _instant(value: object) -> object:
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value if value.tzinfo is UTC else value.astimezone(UTC)
+    return ABSENT
+
+
+def _text(value: object) -> object:
+    return value if isinstance(value, str) and value else ABSENT
+
+
+def _kind(value: object) -> object:
+    return value if isinstance(value, str) and re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,99}", value) else ABSENT
+
+
+def _count(value: object) -> object:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else ABSENT
+
+
+def _flag(value: object) -> object:
+    return bool(value) if isinstance(value, int) and value in {0, 1} else ABSENT
+
+
+def _duration(value: object) -> object:
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 100 * 366 * 86_400
+    return value if fits else ABSENT
+
+
+def _map(value: object) -> object:
+    return value if isinstance(value, dict) else ABSENT
+
+
+def _outcome(value: object) -> object:
+    return Outcome(value) if isinstance(value, str) and value in _OUTCOMES else ABSENT
+
+
+def _errors(value: object) -> object:
+    if not isinstance(value, list):
+        return ABSENT
+    try:
+        errors = tuple(TaskError(e["at"], e["attempt"], e["type"], e["message"]) for e in value)
+    except (TypeError, KeyError):
+        return ABSENT
+    sound = all(
+        _instant(e.at) is not ABSENT
+        and _count(e.attempt) is not ABSENT
+        and isinstance(e.type, str)
+        and isinstance(e.message, str)
+        for e in errors
+    )
+    return errors if sound else ABSENT
+
+
+def _progress(value: object) -> object:
+    if not isinstance(value, dict):
+        return ABSENT
+    return Progress(value.get("fraction"), value.get("message"), value.get("data"), value.get("at"))
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:80] + "…"  # noqa: PLR2004  # a line's worth
+
+
+_READ: tuple[tuple[str, str, Callable[[object], object], str, Any, bool], ...] = (
+    ("kind", "kind", _kind, "1 to 100 of the characters a-z 0-9 . _ -", "unreadable", True),
+    ("resource_key", "resourceKey", _text, "a text", None, False),
+    ("lease_owner", "leaseOwner", _text, "a text", None, False),
+    ("attempts", "attempts", _count, "a whole number, 0 or more", 0, False),
+    ("cancel_attempts", "cancelAttempts", _count, "a whole number, 0 or more", 0, False),
+    ("is_cancelled", "isCancelled", _flag, "true or false", False, False),
+    ("parent_recurrence_id", "parentRecurrenceId", _text, "a text", None, False),
+    ("timeout", "timeout", _duration, "seconds, more than zero", None, False),
+    ("owner", "owner", _text, "a text", None, False),
+    ("create_id", "createId", _text, "a text", None, False),
+    ("schema", "schema", _count, "a whole number", 1, False),
+    ("recurrence", "recurrence", _map, "a map", None, False),
+    ("wait_until", "waitUntil", _instant, "a timestamp", EPOCH, True),
+    ("leased_until", "leasedUntil", _instant, "a timestamp", None, False),
+    ("created_at", "createdAt", _instant, "a timestamp", EPOCH, True),
+    ("started_at", "startedAt", _instant, "a timestamp", None, False),
+    ("done_at", "doneAt", _instant, "a timestamp", None, False),
+    ("cancelled_at", "cancelledAt", _instant, "a timestamp", None, False),
+    ("occurrence_timestamp", "occurrenceTimestamp", _instant, "a timestamp", None, False),
+    ("deadline", "deadline", _instant, "a timestamp", None, False),
+    ("expire_at", "expireAt", _instant, "a timestamp", None, False),
+    ("due_at", "dueAt", _instant, "a timestamp", None, False),
+    ("outcome", "outcome", _outcome, "null, " + ", ".join(Outcome), None, False),
+    ("errors", "errors", _errors, "a list of {at, attempt, type, message}", (), False),
+    ("progress", "progress", _progress, "a map", None, False),
+)

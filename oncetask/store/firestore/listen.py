@@ -1,0 +1,240 @@
+"""One `Listen` stream for all that a store watches: targets come and go, breaks are mended.
+
+The server sends the changes of each target, and then a snapshot mark: everything up to a read time has been told. Only
+at such a mark the state of a target is consistent, so only then it is handed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from google.cloud.firestore_v1.types import firestore as messages
+
+from oncetask.errors import StoreUnavailable
+from oncetask.store.firestore.codec import micros
+from oncetask.store.firestore.faults import TRANSIENT, backoff
+from oncetask.store.firestore.rpc import RpcFailed, code_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
+
+    from oncetask.store.firestore.rpc import ListenCall, Pb
+
+__all__ = ["Listener", "Watch"]
+
+_Change: Pb = messages.TargetChange.pb()
+_log = logging.getLogger("oncetask.store")
+
+
+@dataclass(eq=False, slots=True)
+class _Target:
+    """What is known of one target of the stream."""
+
+    request: Pb
+    watch: Watch
+    found: dict[str, Pb] = field(default_factory=dict)
+    current: bool = False
+    """The server has sent everything that matched when the target was added."""
+
+    def forget(self) -> None:
+        self.found.clear()
+        self.current = False
+
+
+class Watch:
+    """Something that is watched: one target, or several that are merged."""
+
+    def __init__(
+        self, requests: Iterable[Pb], *, deliver: Callable[[list[Pb], Pb], None], fail: Callable[[Exception], None]
+    ) -> None:
+        """`deliver` gets documents and read time of each new state; `fail` gets what ends the watch for good."""
+        self.targets = [_Target(request, self) for request in requests]
+        self.fail = fail
+        self._deliver = deliver
+        self._delivered: dict[str, int] | None = None
+
+    def at_snapshot(self, read_time: Pb) -> None:
+        """Hand the state on if all of it is known and it is another one than before."""
+        if not all(target.current for target in self.targets):
+            return
+        documents = {name: document for target in self.targets for name, document in target.found.items()}
+        versions = {name: micros(document.update_time) for name, document in documents.items()}
+        if versions != self._delivered:
+            self._delivered = versions
+            self._deliver(list(documents.values()), read_time)
+
+    def forget(self) -> None:
+        """Begin anew: the next state is handed on whatever it is."""
+        self._delivered = None
+        for target in self.targets:
+            target.forget()
+
+
+class Listener:
+    """The stream, and who watches what on it. It is open while there is something to watch."""
+
+    def __init__(
+        self,
+        open_stream: Callable[[], AbstractContextManager[ListenCall]],
+        *,
+        explain: Callable[[RpcFailed], StoreUnavailable],
+    ) -> None:
+        """`explain` makes the error of a stream that cannot be had."""
+        self._open_stream = open_stream
+        self._explain = explain
+        self._ids = itertools.count(1)
+        self._targets: dict[int, _Target] = {}
+        self._outbox: asyncio.Queue[dict[str, Any]] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._breaks = 0
+
+    def add(self, watch: Watch) -> None:
+        """Watch something; on the loop of the store."""
+        for target in watch.targets:
+            self._add(target)
+        if self._task is None and self._targets:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="oncetask-listen")
+
+    async def remove(self, watch: Watch) -> None:
+        """Stop watching; the last one to go closes the stream."""
+        for target_id, target in list(self._targets.items()):
+            if target.watch is watch:
+                self._drop(target_id)
+        if not self._targets:
+            await self._stop()
+
+    async def aclose(self) -> None:
+        """End every watch and close the stream."""
+        self._fail_all(StoreUnavailable("the store was closed while it was watched"))
+        await self._stop()
+
+    async def _stop(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+
+    def _add(self, target: _Target) -> None:
+        target_id = next(self._ids)
+        self._targets[target_id] = target
+        if self._outbox is not None:
+            self._outbox.put_nowait({"add_target": _numbered(target.request, target_id)})
+
+    def _drop(self, target_id: int) -> _Target | None:
+        target = self._targets.pop(target_id, None)
+        if target is not None and self._outbox is not None:
+            self._outbox.put_nowait({"remove_target": target_id})
+        return target
+
+    def _start_over(self, target_id: int) -> None:
+        """Ask for everything that matches again; what still comes for the old number is ignored."""
+        target = self._drop(target_id)
+        if target is not None:
+            target.forget()
+            self._add(target)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._converse()
+            except RpcFailed as error:
+                if error.code not in TRANSIENT:
+                    self._fail_all(self._explain(error))
+                    self._task = None
+                    return
+                self._breaks += 1
+                _log.debug("the listener's stream broke, will be opened again: %s", error)
+            await asyncio.sleep(backoff(self._breaks))
+
+    async def _converse(self) -> None:
+        """Hold one stream until it breaks, which raises RpcFailed."""
+        self._outbox = asyncio.Queue()
+        for target_id, target in self._targets.items():
+            target.watch.forget()
+            self._outbox.put_nowait({"add_target": _numbered(target.request, target_id)})
+        with self._open_stream() as call:
+            writer = asyncio.create_task(_send_all(call, self._outbox), name="oncetask-listen-send")
+            try:
+                while True:
+                    self._heard(await call.read())
+            finally:
+                self._outbox = None
+                writer.cancel()
+                await asyncio.gather(writer, return_exceptions=True)  # reading tells of a break, too
+
+    def _heard(self, response: Pb) -> None:
+        self._breaks = 0
+        match response.WhichOneof("response_type"):
+            case "target_change":
+                self._target_changed(response.target_change)
+            case "document_change":
+                change = response.document_change
+                for target in self._known(change.target_ids):
+                    target.found[change.document.name] = change.document
+                self._forget_document(change.document.name, change.removed_target_ids)
+            case "document_delete":
+                gone = response.document_delete
+                self._forget_document(gone.document, gone.removed_target_ids)
+            case "document_remove":
+                gone = response.document_remove
+                self._forget_document(gone.document, gone.removed_target_ids)
+            case "filter":
+                target_id = response.filter.target_id
+                if any(len(t.found) != response.filter.count for t in self._known([target_id])):
+                    self._start_over(target_id)
+
+    def _target_changed(self, change: Pb) -> None:
+        match change.target_change_type:
+            case _Change.CURRENT:
+                for target in self._known(change.target_ids):
+                    target.current = True
+            case _Change.RESET:
+                for target in self._known(change.target_ids):
+                    target.forget()
+            case _Change.REMOVE:
+                self._removed(change)
+            case _Change.NO_CHANGE if not change.target_ids and change.HasField("read_time"):
+                for watch in {target.watch for target in self._targets.values()}:
+                    watch.at_snapshot(change.read_time)
+
+    def _removed(self, change: Pb) -> None:
+        """The server took a target away: without being asked to where we still know it."""
+        error = RpcFailed("Listen", code_of(change.cause), change.cause.message)
+        for target_id in change.target_ids:
+            target = self._targets.get(target_id)
+            if target is None:
+                continue
+            if error.code in TRANSIENT:
+                self._start_over(target_id)
+            else:
+                del self._targets[target_id]
+                target.watch.fail(self._explain(error))
+
+    def _forget_document(self, name: str, target_ids: Iterable[int]) -> None:
+        for target in self._known(target_ids):
+            target.found.pop(name, None)
+
+    def _known(self, target_ids: Iterable[int]) -> Iterable[_Target]:
+        return [self._targets[target_id] for target_id in target_ids if target_id in self._targets]
+
+    def _fail_all(self, error: StoreUnavailable) -> None:
+        for watch in {target.watch for target in self._targets.values()}:
+            watch.fail(error)
+        self._targets.clear()
+
+
+async def _send_all(call: ListenCall, outbox: asyncio.Queue[dict[str, Any]]) -> None:
+    while True:
+        await call.send(**await outbox.get())
+
+
+def _numbered(request: Pb, target_id: int) -> Pb:
+    numbered = type(request)()
+    numbered.CopyFrom(request)
+    numbered.target_id = target_id
+    return numbered

@@ -1,0 +1,264 @@
+"""The store on Firestore: the port's verbs, each a few RPCs."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from google.cloud.firestore_v1.base_batch import BaseWriteBatch
+
+from oncetask.clock import StoreClock, SystemClock
+from oncetask.errors import StoreUnavailable
+from oncetask.store import TaskFilter, TaskStore, Written
+from oncetask.store.document import encode
+from oncetask.store.firestore import queries
+from oncetask.store.firestore.codec import read_document
+from oncetask.store.firestore.commit import AtomicCommit
+from oncetask.store.firestore.rpc import RpcCounter
+from oncetask.store.firestore.session import Session, client_maker
+from oncetask.store.firestore.stats import count_by_status
+from oncetask.store.firestore.watches import watch_due, watch_task
+from oncetask.store.firestore.writes import Write, change, creation, removal, tried
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from datetime import datetime
+
+    from google.auth.credentials import Credentials
+    from google.cloud.firestore_v1 import AsyncClient
+
+    from oncetask.clock import Clock
+    from oncetask.lifecycle import Transition
+    from oncetask.store import Cursor, Feed
+    from oncetask.task import Task, TaskStatus
+
+__all__ = ["FirestoreStore"]
+
+_IDS_A_CALL = 300
+_CREATES_A_CALL = 500
+_CREATE_CALLS = 8  # enough to keep the group commit busy, few enough to hold tens of thousands back
+_COUNTS_AT_ONCE = 16
+
+
+class FirestoreStore(TaskStore):
+    """Tasks as documents `oncetask/{env}/onceTasks/{taskId}`."""
+
+    def __init__(
+        self,
+        *,
+        client: AsyncClient | None = None,
+        project: str | None = None,
+        database: str | None = None,
+        credentials: Credentials | None = None,
+        env: str = "default",
+        clock: Clock | None = None,
+        patience: float = 15,
+        rpc_timeout: float = 10,
+    ) -> None:
+        """Keep the settings; nothing is opened before the first use.
+
+        `client`: use this one, and leave it open; without it the store makes one of its own from `project`,
+        `database` and `credentials` (None: as Google's library finds them). `patience`: seconds for which
+        something that fails for a passing reason is tried again. `rpc_timeout`: seconds that a request may take.
+        """
+        self.clock = StoreClock(clock or SystemClock())
+        self.counters = RpcCounter()
+        self._env = env
+        self._open_session = partial(
+            Session.open,
+            client_maker(client, project=project, database=database, credentials=credentials),
+            env=env,
+            owned=client is None,
+            clock=self.clock,
+            counters=self.counters,
+            patience=patience,
+            rpc_timeout=rpc_timeout,
+        )
+        self._session: Session | None = None
+        self._opening = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Connect, and learn the server's time."""
+        await self._opened()
+
+    async def aclose(self) -> None:
+        """Wait for writes in flight, end the listener, close the channel if it is the store's own."""
+        session = self._session
+        if session is not None:
+            session.check_loop()
+            self._session, self._opening = None, asyncio.Lock()
+            await session.aclose()
+
+    async def create(self, tasks: Sequence[Task]) -> list[Written]:
+        """Store new tasks through the group commit, a few calls at a time."""
+        session = await self._opened()
+        parts = [tasks[start : start + _CREATES_A_CALL] for start in range(0, len(tasks), _CREATES_A_CALL)]
+        outcomes: dict[int, list[Written | BaseException]] = {}
+        upcoming = iter(range(len(parts)))
+
+        async def work() -> None:
+            for index in upcoming:
+                builders = [partial(creation, session.names, task) for task in parts[index]]
+                outcomes[index] = await session.write(builders)
+                if any(isinstance(outcome, BaseException) for outcome in outcomes[index]):
+                    break
+
+        workers = (work() for _ in range(min(_CREATE_CALLS, len(parts))))
+        await asyncio.gather(*workers)
+        unknown = {index: [None] * len(part) for index, part in enumerate(parts)}
+        return _settled([outcome for part in {**unknown, **outcomes}.values() for outcome in part])
+
+    async def get(self, task_ids: Sequence[str]) -> list[Task | None]:
+        """Read documents by name."""
+        session = await self._opened()
+        names = [session.names.task(task_id) for task_id in task_ids]
+        unique = list(dict.fromkeys(names))
+        parts = [unique[start : start + _IDS_A_CALL] for start in range(0, len(unique), _IDS_A_CALL)]
+        answers = await asyncio.gather(
+            *(session.retrier.run("reading tasks", partial(session.read, part)) for part in parts)
+        )
+        found = {name: task for answer in answers for name, task in answer.items()}
+        return [found.get(name) for name in names]
+
+    async def due(
+        self, kinds: Collection[str], *, now: datetime, limit: int, after: Cursor | None = None
+    ) -> list[Task]:
+        """Run one query for each 30 kinds, and merge."""
+        session = await self._opened()
+        after_name = session.names.task(after.task_id) if after else ""
+        found = await asyncio.gather(
+            *(
+                self._query(session, queries.due(part, now=now, limit=limit, after=after, after_name=after_name))
+                for part in queries.in_chunks(kinds)
+            )
+        )
+        return queries.first_due(itertools.chain(*found), limit=limit)
+
+    async def apply(self, transitions: Sequence[Transition]) -> list[Written]:
+        """Write the changed fields, each document on the version that it was decided from."""
+        session = await self._opened()
+        return _settled(await session.write([partial(change, session.names, one) for one in transitions]))
+
+    async def commit(self, transition: Transition, creates: Sequence[Task], batch: object | None) -> Written:
+        """Send one atomic commit."""
+        session = await self._opened()
+        writes = [tried(partial(change, session.names, transition))]
+        writes += [tried(partial(creation, session.names, task)) for task in creates]
+        for write in writes:
+            if isinstance(write, Written):
+                return write
+        changed, *created = (write for write in writes if isinstance(write, Write))
+        others = [type(pb).pb(pb) for pb in batch._write_pbs] if isinstance(batch, BaseWriteBatch) else []  # noqa: SLF001  # has no public name
+        commit = AtomicCommit(
+            session.rpc, clock=self.clock, read=session.read, change=changed, creations=created, others=others
+        )
+        return await commit.run(session.retrier)
+
+    async def delete(self, tasks: Sequence[Task]) -> list[Written]:
+        """Delete documents that are still at the version known."""
+        session = await self._opened()
+        return _settled(await session.write([partial(removal, session.names, task) for task in tasks]))
+
+    async def find(self, which: TaskFilter, *, limit: int, after: str | None = None) -> list[Task]:
+        """Run one query."""
+        session = await self._opened()
+        if _contradicts_itself(which):
+            return []
+        after_name = None if after is None else session.names.task(after)
+        return await self._query(session, queries.filtered(which, limit=limit, after_name=after_name))
+
+    async def count(self, which: TaskFilter) -> int:
+        """Let the server count."""
+        session = await self._opened()
+        if _contradicts_itself(which):
+            return 0
+        return await self._count(session, queries.matching(which))
+
+    async def stats(self) -> Mapping[str, Mapping[TaskStatus, int]]:
+        """Find the kinds by skipping through their index, then count each in parallel."""
+        session = await self._opened()
+        now = self.clock.now().earliest
+        few = asyncio.Semaphore(_COUNTS_AT_ONCE)
+
+        async def count(query: Any) -> int:
+            async with few:
+                return await self._count(session, query)
+
+        kinds = await self._kinds(session)
+        counts = await asyncio.gather(*(count_by_status(kind, now=now, count=count) for kind in kinds))
+        return dict(zip(kinds, counts, strict=True))
+
+    def watch_due(self, kinds: Collection[str], *, limit: int) -> AbstractAsyncContextManager[Feed[list[Task]]]:
+        """Listen to one query for each 30 kinds, and merge."""
+        return watch_due(self._opened, kinds, limit=limit)
+
+    def watch_task(self, task_id: str) -> AbstractAsyncContextManager[Feed[Task | None]]:
+        """Listen to one document."""
+        return watch_task(self._opened, task_id)
+
+    def new_batch(self) -> Any:
+        """Give a write batch of Google's library."""
+        if self._session is None:
+            raise StoreUnavailable("the store is not open yet: await store.open() before asking for a batch")
+        return self._session.client.batch()
+
+    def create_in(self, batch: Any, task: Task) -> None:
+        """Add the creation of a task to a transaction or batch of the caller's own client."""
+        reference = batch._client.document(f"oncetask/{self._env}/onceTasks/{task.id}")  # noqa: SLF001  # no public name
+        if isinstance(batch, BaseWriteBatch):
+            batch.create(reference, encode(task))
+        else:
+            batch.set(reference, encode(task))  # mock-firestore, whose create() does nothing
+
+    async def _opened(self) -> Session:
+        if self._session is None:
+            async with self._opening:
+                if self._session is None:
+                    self._session = await self._open_session()
+        self._session.check_loop()
+        return self._session
+
+    async def _query(self, session: Session, query: Any) -> list[Task]:
+        answers = await session.retrier.run(
+            "querying tasks", partial(session.rpc.run_query, session.names.parent, query)
+        )
+        return [
+            read_document(session.names, answer.document, read_time=answer.read_time)
+            for answer in answers
+            if answer.HasField("document")
+        ]
+
+    async def _count(self, session: Session, query: Any) -> int:
+        # Generators of recurrences are to be left out here; as long as there are none, all are counted.
+        return await session.retrier.run("counting tasks", partial(session.rpc.count, session.names.parent, query))
+
+    async def _kinds(self, session: Session) -> list[str]:
+        kinds: list[str] = []
+        while True:
+            query = queries.next_kind(kinds[-1] if kinds else "")
+            answers = await session.retrier.run(
+                "listing kinds", partial(session.rpc.run_query, session.names.parent, query)
+            )
+            documents = [answer.document for answer in answers if answer.HasField("document")]
+            if not documents:
+                return kinds
+            kinds.append(documents[0].fields["kind"].string_value)
+
+
+def _contradicts_itself(which: TaskFilter) -> bool:
+    return which.done is False and which.outcome is not None
+
+
+def _settled(outcomes: Sequence[Written | BaseException | None]) -> list[Written]:
+    """Give what became of all writes, or raise with what is known."""
+    written = [outcome for outcome in outcomes if isinstance(outcome, Written)]
+    if len(written) == len(outcomes):
+        return written
+    failure = next(outcome for outcome in outcomes if isinstance(outcome, BaseException))
+    if isinstance(failure, StoreUnavailable):
+        receipts = [outcome if isinstance(outcome, Written) else None for outcome in outcomes]
+        raise StoreUnavailable(str(failure), receipts=receipts) from failure.__cause__
+    raise failure

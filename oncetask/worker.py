@@ -1,0 +1,321 @@
+"""The worker: find what is due, claim it, run it, record how it ended; for ever.
+
+`_feed` finds, `_claim` claims, `_process` is the run of one task, `_record` writes its end. Which state follows which
+is decided in `lifecycle`; a handler is called in `execution`; documents are written by the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
+
+from oncetask import lifecycle
+from oncetask.claims import elapsed, lease_seconds, next_step
+from oncetask.clock import Duration, seconds
+from oncetask.errors import LeaseLost, OncetaskError, StoreUnavailable
+from oncetask.execution import Completed, Ended, Execution, Failed, Interrupted, Snoozed
+from oncetask.leases import Lease
+from oncetask.line import DueLine
+from oncetask.slots import Slots
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from oncetask.app import App
+    from oncetask.client import Client
+    from oncetask.lifecycle import Transition
+    from oncetask.task import Task
+
+__all__ = ["Worker"]
+
+_LONGEST_LEASE = 60.0
+_TO_END, _TO_WRITE = 1.0, 0.5
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+_READ_AHEAD = 16
+_FEWEST_AHEAD, _MOST_AHEAD = 50, 500
+_LEVELS = {
+    "failed": logging.ERROR,
+    "rejected": logging.ERROR,
+    "rescued": logging.WARNING,
+    "retried": logging.WARNING,
+}
+_log = logging.getLogger("oncetask")
+
+
+class Worker:
+    """Runs the tasks of an App's kinds, up to `concurrency` at a time.
+
+    `await run()` until cancelled, or `async with worker:` in the background. Its client may be used for other things.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        client: Client,
+        *,
+        concurrency: int = 32,
+        grace: Duration = 8,
+        abort_grace: Duration = 5,
+        poll: Duration = 30,
+        lease: Duration = _LONGEST_LEASE,
+    ) -> None:
+        """Durations are seconds or timedeltas.
+
+        `grace`: how long `stop` waits for running handlers before it aborts them. `abort_grace`: how long an aborted
+        handler may take to end before it is abandoned. `poll`: the slow look when nothing rings. `lease`: the longest
+        time that a crashed worker's tasks stay held.
+        """
+        if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
+            msg = f"concurrency must be a whole number, 1 or more, not {concurrency!r}"
+            raise ValueError(msg)
+        self._app, self._client, self._store = app, client, client.store
+        self._concurrency = concurrency
+        self._grace = seconds("grace", grace, zero=True)
+        self._abort_grace = seconds("abort_grace", abort_grace, zero=True)
+        self._poll = seconds("poll", poll)
+        self._longest_lease = seconds("lease", lease)
+        self._handlers = dict(app.handlers())
+        self._state: Any = None
+        self._stopping = self._running = False
+        self._executions: dict[asyncio.Task[None], Execution] = {}
+        self._background: asyncio.Task[None] | None = None
+        self._started, self._stop_wanted, self._stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def run(self, *, handle_signals: bool = False) -> None:
+        """Work until cancelled or stopped, then drain as `stop` says. `handle_signals`: SIGTERM and SIGINT stop it."""
+        async with self._working(handle_signals=handle_signals):
+            feeding = asyncio.create_task(self._feed())
+            try:
+                await asyncio.shield(feeding)
+            finally:
+                await asyncio.shield(self._drain(feeding))
+
+    async def stop(self) -> None:
+        """Claim nothing more, wait `grace` for what runs, abort the rest, and give back what was aborted."""
+        if self._running:
+            self._request_stop()
+            await self._stopped.wait()
+
+    async def __aenter__(self) -> Self:
+        """Start in the background. Raises what keeps it from starting."""
+        self._background = asyncio.create_task(self.run())
+        started = asyncio.create_task(self._started.wait())
+        await asyncio.wait({started, self._background}, return_when=asyncio.FIRST_COMPLETED)
+        started.cancel()
+        if self._background.done():
+            self._background.result()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop, and raise what ended it early."""
+        await self.stop()
+        if self._background is not None:
+            await self._background
+
+    # -- find, claim, start -------------------------------------------------------------------------------------------
+
+    async def _feed(self) -> None:
+        """Keep the slots full until told to stop; a store that fails is waited for."""
+        pause = _FIRST_PAUSE
+        while not self._stopping:
+            self._slots.changed.clear()
+            room = self._slots.room()
+            try:
+                if not room or len(self._executions) >= 2 * self._concurrency:
+                    await self._line.rest()
+                    await self._slots.changed.wait()
+                elif found := await self._line.take(room, self._slots.free, self._slots.changed):
+                    await self._claim(found)
+                pause = _FIRST_PAUSE
+            except StoreUnavailable as error:
+                _log.error("the store is unavailable; looking again in %s s: %s", pause, error)  # told
+                pause = await self._paused(pause)
+            except Exception:  # noqa: BLE001  # a worker that ended here would be missed only in the morning
+                _log.exception("finding work failed; looking again in %s s", pause)
+                pause = await self._paused(pause)
+
+    async def _claim(self, found: list[Task]) -> None:
+        """Write the next step of each found task, all in one go, and start those that it claims."""
+        now = await self._store.now()
+        steps = [
+            step
+            for task in found
+            if (step := next_step(task, self._handlers[task.kind], longest_lease=self._longest_lease, now=now))
+        ]
+        try:
+            written = await self._store.apply(steps)
+        except BaseException:
+            self._line.forget(found)
+            raise
+        for step, one in zip(steps, written, strict=True):
+            if one.error is not None:
+                _log.error("task %s cannot be written and is passed over: %s", step.before.id, one.error)
+            if one.version is None:
+                continue
+            self._line.note(step.before.id, one.version)
+            self._tell(step)
+            if step.event == "claimed":
+                self._start(replace(step.after, version=one.version))
+        if not all(one.applied for one in written):
+            self._line.scatter()
+
+    def _start(self, task: Task) -> None:
+        handler = self._handlers[task.kind]
+        lease = Lease(self._store, task, duration=lease_seconds(task, handler, self._longest_lease))
+        execution = Execution(handler, task, client=self._client, state=self._state, abort_grace=self._abort_grace)
+        self._slots.take(task.kind)
+        running = asyncio.create_task(self._process(execution, lease))
+        self._executions[running] = execution
+        running.add_done_callback(self._ended)
+
+    # -- the run of one task ------------------------------------------------------------------------------------------
+
+    async def _process(self, execution: Execution, lease: Lease) -> None:
+        """Run one claimed task: call its handler, free its slot, tell the error handlers, record the end."""
+        try:
+            with lease.kept(on_lost=lambda: execution.abort("lease-lost")):
+                ended = await execution.run()
+                self._free_slot(execution, lease.task.kind)
+                if isinstance(ended, Failed):
+                    await execution.report(ended.error)
+            try:
+                await self._record(lease, ended)
+            except LeaseLost:
+                raise
+            except OncetaskError as error:  # what it returned or staged cannot be stored: so it has failed
+                await execution.report(error)
+                await self._record(lease, Failed(error))
+        except LeaseLost as lost:
+            _log.warning("%s", lost)
+        except Exception:  # noqa: BLE001  # logged; one task must not end the others
+            _log.exception("the end of task %s could not be recorded; its lease will run out", lease.task.id)
+
+    async def _record(self, lease: Lease, ended: Ended) -> None:
+        """Write how the attempt ended, upon the newest record of the task."""
+        now = self._store.clock.now
+        done: Transition
+        match ended:
+            case Completed(result, staged, batch):
+                done = await lease.write(lambda task: lifecycle.complete(task, result=result, now=now()), staged, batch)
+            case Failed(error, final, after):
+                delay = None if final else self._retry_delay(lease.task, error, after)
+                done = await lease.write(lambda task: lifecycle.fail(task, error, delay=delay, now=now()))
+            case Snoozed(delay):
+                done = await lease.write(lambda task: lifecycle.snooze(task, delay=delay, now=now()))
+            case Interrupted("lease-lost"):
+                return
+            case Interrupted(_, stopped):
+                done = await lease.write(lifecycle.give_back if stopped else lifecycle.give_back_attempt)
+        self._line.note(lease.task.id, lease.task.version)
+        self._tell(done)
+
+    def _retry_delay(self, task: Task, error: Exception, after: float | None) -> float | None:
+        retry, now = self._handlers[task.kind].retry, self._store.clock.now()
+        return retry.next_delay(attempt=task.attempts, elapsed=elapsed(task, now), error=error, after=after)
+
+    def _free_slot(self, execution: Execution, kind: str) -> None:
+        """Free the slot when the handler has ended, so that the record travels together with the next claims."""
+        if execution.thread is None or execution.thread.done():
+            self._slots.give(kind)
+        else:
+            execution.thread.add_done_callback(lambda _: self._slots.give(kind))
+
+    def _ended(self, running: asyncio.Task[None]) -> None:
+        del self._executions[running]
+        self._slots.changed.set()
+
+    def _tell(self, done: Transition) -> None:
+        """Log a step: the one place where the worker says what happened to a task."""
+        task, level = done.after, _LEVELS.get(done.event, logging.DEBUG)
+        if not _log.isEnabledFor(level):
+            return
+        reason = f": {task.errors[-1].type}: {task.errors[-1].message}" if level > logging.DEBUG and task.errors else ""
+        extra = {"task_id": task.id, "kind": task.kind, "event": done.event, "attempt": task.attempts}
+        _log.log(
+            level,
+            "task %s (%s) %s, attempt %d%s",
+            task.id,
+            task.kind,
+            done.event,
+            task.attempts,
+            reason,
+            extra=extra,
+        )
+
+    # -- start and stop -----------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _working(self, *, handle_signals: bool) -> AsyncIterator[None]:
+        """Everything that a working worker has open."""
+        if self._running:
+            msg = "this worker is running already: make another one"
+            raise OncetaskError(msg)
+        self._running, self._stopping = True, False
+        self._stopped.clear()
+        self._stop_wanted.clear()
+        loop, numbers = asyncio.get_running_loop(), (signal.SIGTERM, signal.SIGINT) if handle_signals else ()
+        try:
+            await self._store.open()
+            ahead = min(max(_READ_AHEAD * self._concurrency, _FEWEST_AHEAD), _MOST_AHEAD)
+            self._line = DueLine(self._store, ahead=ahead, poll=self._poll)
+            self._slots = Slots(self._concurrency, self._handlers)
+            for number in numbers:
+                loop.add_signal_handler(number, self._on_signal, numbers)
+            async with self._app.open_lifespan() as self._state:
+                self._started.set()
+                yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+            self._running = False
+            self._started.clear()
+            self._stopped.set()
+
+    def _on_signal(self, numbers: tuple[signal.Signals, ...]) -> None:
+        """Stop at the first signal; the next one does what it does by itself, and so ends the process."""
+        _log.info("asked to stop; %d tasks run, and have %g s to end", len(self._executions), self._grace)
+        for number in numbers:
+            asyncio.get_running_loop().remove_signal_handler(number)
+        self._request_stop()
+
+    def _request_stop(self) -> None:
+        self._stopping = True
+        self._stop_wanted.set()
+        self._slots.changed.set()
+
+    async def _paused(self, pause: float) -> float:
+        """Wait, unless it is time to stop; gives the next pause."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._stop_wanted.wait()
+        return min(2 * pause, _LONGEST_PAUSE)
+
+    async def _drain(self, feeding: asyncio.Task[None]) -> None:
+        """Let what runs end within the grace, abort the rest, and leave what does not obey."""
+        loop = asyncio.get_running_loop()
+        self._request_stop()
+        ends = loop.time() + self._grace
+        await asyncio.wait({feeding}, timeout=self._grace + _TO_END)
+        feeding.cancel()
+        await self._line.rest()
+        await self._wait_for_all(ends - loop.time())
+        for execution in tuple(self._executions.values()):
+            execution.abort("shutdown")
+        await self._wait_for_all(_TO_END)
+        for execution in tuple(self._executions.values()):
+            execution.abandon()
+        if left := await self._wait_for_all(_TO_WRITE):
+            _log.error("%d tasks could not be given back in time; their leases will run out", len(left))
+            for running in left:
+                running.cancel()
+            await asyncio.wait(left)
+
+    async def _wait_for_all(self, timeout: float) -> set[asyncio.Task[None]]:  # of a wait, not a scope
+        if not self._executions:
+            return set()
+        _, pending = await asyncio.wait(set(self._executions), timeout=max(0.0, timeout))
+        return pending

@@ -1,0 +1,1 @@
+"""The tests of oncetask: a package, so that benchmarks can use its emulator too."""

@@ -1,0 +1,66 @@
+"""What many tests build: a clock that stands still, instants, and tasks with nothing special about them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from oncetask.clock import Now
+from oncetask.lifecycle import due_at
+from oncetask.task import Task
+
+T0 = datetime(2030, 1, 1, tzinfo=UTC)
+"""The instant around which tests happen; no clock of a machine shows it."""
+
+MICROSECOND = timedelta(microseconds=1)
+
+
+class FakeClock:
+    """Clocks of a machine that stand still until a test sets them."""
+
+    def __init__(self, wall: datetime = T0, monotonic: float = 1_000.0) -> None:
+        self.wall_time = wall
+        self.reading = monotonic
+
+    def wall(self) -> datetime:
+        """Give the time of day that was set."""
+        return self.wall_time
+
+    def monotonic(self) -> float:
+        """Give the reading that was set."""
+        return self.reading
+
+    def advance(self, seconds: float) -> None:
+        """Let both clocks run on together."""
+        self.wall_time += timedelta(seconds=seconds)
+        self.reading += seconds
+
+
+def at(seconds: float) -> datetime:
+    """Give the instant so many seconds after T0."""
+    return T0 + timedelta(seconds=seconds)
+
+
+def exactly(instant: datetime) -> Now:
+    """Give a present that is known to the microsecond."""
+    return Now(instant, instant)
+
+
+def between(earliest: datetime, latest: datetime) -> Now:
+    """Give a present of which only the bounds are known."""
+    return Now(earliest, latest)
+
+
+def a_task(task_id: str = "greet:1", **fields: Any) -> Task:
+    """Give an open, free task, due since T0; `fields` say what is different about it, `due_at` follows from them."""
+    given: dict[str, Any] = {
+        "kind": "greet",
+        "data": {"name": "Ada"},
+        "wait_until": T0,
+        "created_at": T0,
+        "create_id": f"create-{task_id}",
+        **fields,
+    }
+    task = Task(id=task_id, **given)
+    return task if "due_at" in fields else replace(task, due_at=due_at(task))

@@ -1,0 +1,1 @@
+"""Tests that need neither a network nor another process to be right."""

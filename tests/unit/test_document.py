@@ -1,0 +1,402 @@
+"""How a task looks as a document, and what is made of a strange one."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oncetask import lifecycle
+from oncetask.clock import EPOCH
+from oncetask.errors import PayloadTooLarge
+from oncetask.store import document
+from oncetask.store.document import ABSENT, FIELDS, INSTANTS, check_size, decode, encode, encode_changes
+from oncetask.task import Outcome, Progress, Task, TaskError, TaskStatus
+from tests.support import T0, a_task, at, exactly
+
+SOUND = encode(a_task())
+"""The fields of a document with nothing wrong."""
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+some_text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+instants = st.datetimes(timezones=st.just(UTC))
+counts = st.integers(0, 2**53 - 1)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | text,
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(text, children, max_size=3),
+    max_leaves=10,
+)
+json_maps = st.dictionaries(text, json_values, max_size=4)
+
+tasks = st.builds(
+    Task,
+    id=some_text,
+    kind=st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True),
+    data=json_maps,
+    resource_key=st.none() | some_text,
+    wait_until=instants,
+    leased_until=st.none() | instants,
+    lease_owner=st.none() | some_text,
+    created_at=instants,
+    started_at=st.none() | instants,
+    done_at=st.none() | instants,
+    attempts=counts,
+    cancel_attempts=counts,
+    errors=st.lists(st.builds(TaskError, at=instants, attempt=counts, type=text, message=text), max_size=3).map(tuple),
+    result=json_values,
+    progress=st.none()
+    | st.builds(
+        Progress,
+        fraction=st.none() | st.floats(0, 1),
+        message=st.none() | text,
+        data=json_maps,
+        at=st.none() | instants,
+    ),
+    is_cancelled=st.booleans(),
+    cancelled_at=st.none() | instants,
+    recurrence=st.none() | st.dictionaries(some_text, text, max_size=3),
+    parent_recurrence_id=st.none() | some_text,
+    occurrence_timestamp=st.none() | instants,
+    timeout=st.none() | st.floats(0.001, 1e9),
+    deadline=st.none() | instants,
+    owner=st.none() | some_text,
+    outcome=st.none() | st.sampled_from(Outcome),
+    expire_at=st.none() | instants,
+    due_at=st.none() | instants,
+    create_id=st.none() | some_text,
+    schema=counts,
+    version=counts,
+    read_at=instants,
+)
+
+
+def read(fields: dict[str, Any]) -> Task:
+    """Decode as a store does."""
+    return decode("greet:1", fields, version=7, read_at=T0)
+
+
+class TestEncode:
+    def test_the_document_as_it_is_specified(self) -> None:
+        """Fields are camelCase, times are instants, and what is None is absent, but for two filters' sake."""
+        assert encode(a_task(resource_key="r", is_cancelled=True)) == {
+            "kind": "greet",
+            "data": {"name": "Ada"},
+            "resourceKey": "r",
+            "waitUntil": T0,
+            "dueAt": T0,
+            "createdAt": T0,
+            "attempts": 0,
+            "cancelAttempts": 0,
+            "isCancelled": True,
+            "errors": [],
+            "leaseOwner": None,
+            "outcome": None,
+            "createId": "create-greet:1",
+            "schema": 1,
+        }
+
+    def test_a_done_task_has_no_due_at(self) -> None:
+        """`dueAt` is absent once done, never null."""
+        assert "dueAt" not in encode(a_task(outcome=Outcome.FAILED))
+
+    def test_every_field_of_a_task_has_a_place(self) -> None:
+        """All attributes are stored, apart from the id, what the reading adds, and what is derived."""
+        assert set(FIELDS) == {field.name for field in fields(Task)} - {"id", "version", "read_at", "problems"}
+        assert len(set(FIELDS.values())) == len(FIELDS)
+        assert set(INSTANTS) <= set(FIELDS)
+
+    def test_a_change_removes_what_it_sets_to_none(self) -> None:
+        """None in a change removes the field, except where a filter looks for null."""
+        changes = {"lease_owner": None, "outcome": None, "leased_until": None, "due_at": None, "progress": None}
+
+        assert encode_changes(changes) == {
+            "leaseOwner": None,
+            "outcome": None,
+            "leasedUntil": ABSENT,
+            "dueAt": ABSENT,
+            "progress": ABSENT,
+        }
+
+    def test_structures_become_maps(self) -> None:
+        """Errors and progress are maps of plain values; progress leaves out what was not said."""
+        changes = {"errors": (TaskError(T0, 2, "E", "m"),), "progress": Progress(0.5, at=T0), "outcome": Outcome.FAILED}
+
+        assert encode_changes(changes) == {
+            "errors": [{"at": T0, "attempt": 2, "type": "E", "message": "m"}],
+            "progress": {"fraction": 0.5, "at": T0},
+            "outcome": "failed",
+        }
+
+
+class TestValues:
+    @pytest.mark.parametrize(
+        "value",
+        [
+            {},
+            {"a": [1, {"b": [2]}], "c": None, "d": True, "e": 0.5, "f": "é😀"},
+            {"x": 2**63 - 1, "y": -(2**63)},
+            {"__a": 1, "a__": 2, "a.b": 3, "`": 4, "k" * 1_500: 5},
+            {"f": math.inf},
+        ],
+        ids=lambda value: ",".join(value)[:12] or "empty",
+    )
+    def test_what_firestore_can_hold_is_a_map(self, value: Any) -> None:
+        """Maps, flat lists, and integers of 64 bits stay what they are, and replace JSON that stood there."""
+        assert encode_changes({"data": value}) == {"data": value, "dataJson": ABSENT}
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            {"lists in lists": [[1]]},
+            {"deeper": [{"a": [[]]}]},
+            {"huge": 2**63},
+            {"tiny": -(2**63) - 1},
+            {"__reserved__": 1},
+            {"inner": {"__x__": 1}},
+            {"": "empty name"},
+            {"é" * 751: "long name"},
+            {"broken": "\ud800"},
+            {"deep": json.loads("[{" + '"a":{' * 20 + "}" * 20 + "}]")},
+        ],
+        ids=lambda value: next(iter(value))[:12],
+    )
+    def test_what_firestore_cannot_hold_is_json(self, value: Any) -> None:
+        """Lists in lists, reserved or long names, huge integers and deep nesting are stored as JSON text."""
+        encoded = encode_changes({"data": value})
+
+        assert encoded["data"] is ABSENT
+        assert json.loads(encoded["dataJson"]) == value
+        assert encoded["dataJson"].isascii()
+
+    def test_a_result_of_any_form_is_kept(self) -> None:
+        """A result may be any JSON value; none at all removes what stood there."""
+        assert encode_changes({"result": 5}) == {"result": 5, "resultJson": ABSENT}
+        assert encode_changes({"result": [[1]]}) == {"result": ABSENT, "resultJson": "[[1]]"}
+        assert encode_changes({"result": None}) == {"result": ABSENT, "resultJson": ABSENT}
+
+
+class TestRoundTrip:
+    @settings(deadline=None)
+    @given(tasks)
+    def test_every_task_comes_back(self, task: Task) -> None:
+        """What was written is read again, exactly and without a problem."""
+        assert decode(task.id, encode(task), version=task.version, read_at=task.read_at) == task
+
+    @settings(deadline=None)
+    @given(tasks, tasks)
+    def test_a_change_turns_one_document_into_the_other(self, before: Task, after: Task) -> None:
+        """Writing all of a task's attributes over another document leaves nothing of that one."""
+        stored = encode(before)
+        for name, value in encode_changes({name: getattr(after, name) for name in FIELDS}).items():
+            if value is ABSENT:
+                stored.pop(name, None)
+            else:
+                stored[name] = value
+
+        assert decode(after.id, stored, version=after.version, read_at=after.read_at) == after
+
+
+WRONG: dict[str, list[Any]] = {
+    "kind": [None, "", 5, "Greet", "a b", ["greet"], "a" * 101],
+    "data": [None, 5, "text", [1], True],
+    "resourceKey": ["", 5, ["r"], {}],
+    "leaseOwner": ["", 5, True],
+    "attempts": [-1, 0.5, "1", True, 2**53, [1]],
+    "cancelAttempts": [-1, "1", {}],
+    "isCancelled": ["true", 2, -1, 1.0, []],
+    "parentRecurrenceId": ["", 5],
+    "timeout": [0, -1, "5", True, math.nan, math.inf, 10**400],
+    "owner": ["", 5, b"ada"],
+    "createId": ["", 5],
+    "schema": ["1", -1, 1.5],
+    "recurrence": ["RRULE:FREQ=DAILY", [], 5],
+    "outcome": ["done", 5, "", True, [], {}],
+    "errors": ["boom", 5, {}, [5], [{}], ["text"], [{"at": T0, "attempt": 1, "type": "E"}], [[]]],
+    "progress": ["half", 0.5, [0.5]],
+    **{
+        field: ["2030-01-01T00:00:00Z", 5, 1.5, True, {}, datetime(2030, 1, 1)]  # noqa: DTZ001  # foreign
+        for field in INSTANTS.values()
+    },
+}
+REQUIRED = {"kind", "data", "waitUntil", "createdAt"}
+
+
+class TestStrangeDocuments:
+    """Whoever wrote a document: what is wrong with it is told, never raised."""
+
+    def test_a_sound_document_has_no_problems(self) -> None:
+        """Nothing is said about a document that is right."""
+        assert read(SOUND).problems == ()
+
+    @pytest.mark.parametrize("field", sorted(REQUIRED))
+    def test_a_missing_field_is_named(self, field: str) -> None:
+        """A document without a field that it needs has one problem, which names the field."""
+        task = read({name: value for name, value in SOUND.items() if name != field})
+
+        (problem,) = task.problems
+        assert problem.startswith(f"{field}: is missing, must be ")
+
+    def test_any_other_field_may_be_missing(self) -> None:
+        """Kind, data and two times make a task."""
+        task = read({name: SOUND[name] for name in REQUIRED})
+
+        assert task.problems == ()
+        assert (task.attempts, task.is_cancelled, task.errors, task.schema, task.outcome) == (0, False, (), 1, None)
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            pytest.param(field, value, id=f"{field}-{number}")
+            for field, values in WRONG.items()
+            for number, value in enumerate(values)
+        ],
+    )
+    def test_a_wrong_field_is_named_with_its_value(self, field: str, value: Any) -> None:
+        """A field of a wrong type or value is one problem that names both; everything else is read."""
+        task = read({**SOUND, field: value})
+
+        (problem,) = task.problems
+        assert problem.startswith(f"{field}: ")
+        assert value is None or repr(value)[:40] in problem
+        assert replace(task, problems=()) != task
+        others = {n for n in FIELDS if FIELDS[n] != field}
+        sound = read(SOUND)
+        assert {n: getattr(task, n) for n in others} == {n: getattr(sound, n) for n in others}
+
+    @pytest.mark.parametrize("field", sorted(set(WRONG) - REQUIRED))
+    def test_null_means_absent(self, field: str) -> None:
+        """Null in a field that may be missing is as good as no field."""
+        assert read({**SOUND, field: None}).problems == ()
+
+    @pytest.mark.parametrize(
+        "value",
+        ["{", "", "[1]", "null", "5", '"text"', 5, b"\xff", ["{}"], "[" * 100_000, '{"a":' * 100_000, "1" * 5_000],
+        ids=lambda value: repr(value)[:12] + str(len(repr(value))),
+    )
+    def test_broken_json_is_named(self, value: Any) -> None:
+        """Text that is no JSON, too deep for it, or no map is one problem, and the data are empty."""
+        task = read({**SOUND, "dataJson": value})
+
+        (problem,) = task.problems
+        assert problem.startswith("data")
+        assert len(problem) < 400
+        assert task.data == {}
+
+    def test_a_broken_result_is_named(self) -> None:
+        """A result that cannot be read is a problem, and no result."""
+        task = read({**SOUND, "resultJson": "[" * 100_000})
+
+        assert task.result is None
+        assert task.problems[0].startswith("resultJson: must be JSON")
+
+    def test_long_values_are_cut(self) -> None:
+        """A megabyte in a wrong field does not become a megabyte of problem."""
+        (problem,) = read({**SOUND, "resourceKey": ["x" * 10**6]}).problems
+
+        assert len(problem) < 200
+
+    def test_unknown_fields_are_no_problem(self) -> None:
+        """What a newer version added does not disturb."""
+        assert read({**SOUND, "newer": 1}).problems == ()
+
+    def test_booleans_of_sqlite(self) -> None:
+        """Zero and one are read as the booleans that they stand for."""
+        assert read({**SOUND, "isCancelled": 1}).is_cancelled is True
+        assert read({**SOUND, "isCancelled": 0}).is_cancelled is False
+
+    def test_a_rejected_document_is_done(self) -> None:
+        """With every field wrong at once a document is still read, and ends with the reasons."""
+        task = read({field: values[-1] for field, values in WRONG.items()})
+
+        ended = lifecycle.reject(task, now=exactly(at(1))).after
+
+        assert len(task.problems) == len(WRONG)
+        assert ended.status == TaskStatus.DONE_FAILED
+        assert ended.errors[-1].type == "UnreadableTask"
+        assert ended.errors[-1].message.startswith("kind: must be")
+
+    rubbish = st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text()
+        | st.binary()
+        | st.datetimes(timezones=st.sampled_from([None, UTC])),
+        lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
+        max_leaves=8,
+    )
+
+    @settings(deadline=None)
+    @given(
+        st.dictionaries(
+            st.sampled_from(sorted({*FIELDS.values(), "dataJson", "resultJson", "unknown"})),
+            rubbish | st.lists(st.fixed_dictionaries({"at": rubbish, "attempt": rubbish, "type": rubbish})),
+        )
+    )
+    def test_decoding_never_raises(self, fields: dict[str, Any]) -> None:
+        """Whatever stands in a document, reading it gives a task whose status can be told, and which can be ended."""
+        task = read(fields)
+
+        assert task.status in TaskStatus
+        encode_changes(lifecycle.reject(task, now=exactly(at(1))).changes)
+
+
+class TestStandIns:
+    def test_what_is_missing_is_stood_in_for(self) -> None:
+        """An empty document is a task of a kind that no handler has, due since the epoch."""
+        task = read({})
+
+        assert (task.kind, task.data, task.wait_until, task.created_at) == ("unreadable", {}, EPOCH, EPOCH)
+        assert len(task.problems) == len(REQUIRED)
+
+
+class TestSize:
+    LIMIT = 1_048_576 - 48 * 1_024
+
+    def test_the_limit_is_exact(self) -> None:
+        """A text that just fits is taken, with one more byte it is refused."""
+        around = 32 + len("x") + 1 + 1 + 1  # the map, the name, the end of the text, the result's null
+        check_size(data={"x": "a" * (self.LIMIT - around)})
+        with pytest.raises(PayloadTooLarge, match=r"data takes 999,42\d bytes; .*999,424"):
+            check_size(data={"x": "a" * (self.LIMIT - around + 1)})
+
+    def test_data_and_result_share_it(self) -> None:
+        """Half the room each is too much if one half is larger, and the larger one is named."""
+        check_size(data={"x": "a" * 490_000}, result="b" * 490_000)
+        with pytest.raises(PayloadTooLarge, match="result takes 520,001"):
+            check_size(data={"x": "a" * 490_000}, result="b" * 520_000)
+
+    def test_characters_count_with_their_bytes(self) -> None:
+        """A text's size is that of its UTF-8, not the number of its characters."""
+        check_size(data={"x": "a" * 400_000})
+        with pytest.raises(PayloadTooLarge):
+            check_size(data={"x": "€" * 400_000})
+
+    def test_a_refusal_is_a_value_error_that_says_what_to_do(self) -> None:
+        """The message names the field, the size, the limit and a way out."""
+        with pytest.raises(ValueError, match="store it elsewhere and pass a reference"):
+            check_size(data={"x": "a" * 2_000_000})
+
+    @pytest.mark.parametrize(
+        "value",
+        [[{}] * 33_000, [{"a": {}}] * 33_000, [0] * 130_000, ["é"] * 350_000, {"a": [0.5] * 130_000}],
+        ids=["maps", "maps in maps", "numbers", "texts", "floats"],
+    )
+    def test_what_takes_more_room_than_its_json_is_seen(self, value: Any) -> None:
+        """Empty maps, numbers and the like take more bytes in Firestore than in JSON; no shortcut overlooks it."""
+        with pytest.raises(PayloadTooLarge):
+            check_size(data={"x": value})
+
+    @given(json_values)
+    def test_the_shortcut_is_never_wrong(self, value: Any) -> None:
+        """No value takes more bytes in Firestore than the shortcut allows for each character of its JSON."""
+        size = document._firestore_size(value)
+
+        assert size <= document._MOST_BYTES_PER_CHARACTER * len(json.dumps(value)) + 32  # an empty map by itself
