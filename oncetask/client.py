@@ -340,7 +340,7 @@ def new_task(payload: Payload, options: EnqueueOptions, now: Now, *, place: int 
         owner=_owner(options.get("owner")),
         create_id=uuid4().hex,
     )
-    return replace(task, due_at=lifecycle.due_at(task))
+    return task.evolve(due_at=lifecycle.due_at(task))
 
 
 def _task_id(payload: Payload, options: EnqueueOptions) -> str:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from oncetask import lifecycle
-from oncetask.errors import LeaseLost, StoreUnavailable
+from oncetask.errors import LeaseLost, OncetaskError, StoreUnavailable
 from oncetask.task import Outcome
 
 if TYPE_CHECKING:
@@ -43,12 +42,12 @@ class Lease:
         self._duration = timedelta(seconds=duration)
         self._writing = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
+        self._renewing: asyncio.Task[None] | None = None
 
     @contextmanager
     def kept(self, on_lost: Callable[[], None]) -> Iterator[None]:
         """Renew the lease as long as the block runs; call `on_lost` when that fails for good."""
         timer: asyncio.TimerHandle | None = None
-        renewing: asyncio.Task[None] | None = None
         ended = False
 
         def arm() -> None:
@@ -56,16 +55,15 @@ class Lease:
             timer = self._loop.call_later(self._duration.total_seconds() * _RENEWED_AT, start)
 
         def start() -> None:
-            nonlocal renewing
-            renewing = self._loop.create_task(renew())
+            self._renewing = self._loop.create_task(renew())
 
         async def renew() -> None:
             try:
                 await self.write(
                     lambda task: lifecycle.renew(task, until=self._store.clock.now().latest + self._duration)
                 )
-            except LeaseLost as lost:
-                _log.warning("%s", lost)
+            except OncetaskError as lost:
+                _log.warning("the lease of task %s could not be renewed: %s", self.task.id, lost)
                 on_lost()
             else:
                 if not ended:
@@ -95,7 +93,7 @@ class Lease:
                 try:
                     written = await self._send(transition, staged, batch)
                     if written.version is not None:
-                        self.task = replace(transition.after, version=written.version)
+                        self.task = transition.after.evolve(version=written.version)
                         return transition
                     if written.error is not None:
                         raise written.error

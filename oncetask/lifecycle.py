@@ -6,7 +6,7 @@ the store applies it only if that record is still the newest. Nothing here does 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
@@ -226,11 +226,11 @@ def _lapsed(task: Task, now: Now) -> bool:
 
 
 def _transition(event: str, task: Task, **changes: Any) -> Transition:  # values of Task's fields
-    after = replace(task, **changes)
+    after = task.evolve(**changes)
     due = due_at(after)
     if due is None or due != task.due_at:  # a done one's is removed whatever stands there, rubbish too
         changes["due_at"] = due
-        after = replace(after, due_at=due)
+        after = after.evolve(due_at=due)
     return Transition(event, task, after, changes)
 
 

@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
+from oncetask.errors import StoreUnavailable
 from oncetask.lifecycle import Step, triage
 from oncetask.store import Cursor, Feed
 
@@ -128,7 +129,7 @@ class DueLine:
         finally:
             interrupted.cancel()
         if self._ring.done():
-            self._front = self._ring.result()
+            self._front = await self._rung(self._ring)
             self._ring = asyncio.ensure_future(self._bell.get()) if self._bell is not None else None
         elif changed.is_set():
             return False
@@ -137,6 +138,14 @@ class DueLine:
             return True
         self._look_at_front()
         return True
+
+    async def _rung(self, ring: asyncio.Task[list[Task]]) -> list[Task]:
+        """Give what the doorbell said. Raises what broke it; it is opened anew at the next look."""
+        try:
+            return ring.result()
+        except StoreUnavailable:
+            await self.rest()
+            raise
 
     def _look_at_front(self) -> None:
         due = self._due_in_front()

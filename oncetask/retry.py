@@ -110,7 +110,7 @@ class ExponentialBackoff(Retry):
         if not isinstance(jitter, int | float) or not 0 <= jitter <= 1:
             msg = f"jitter must be a share from 0 to 1, not {jitter!r}"
             raise ValueError(msg)
-        grow = tenacity.wait_exponential(multiplier=base, max=longest, exp_base=multiplier)
+        grow = tenacity.wait_exponential(multiplier=base, max=longest, exp_base=float(multiplier))
         super().__init__(stop=_at_most(max_attempts), wait=_Jittered(grow, jitter))
 
 

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import signal
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from oncetask import lifecycle
@@ -141,11 +140,13 @@ class Worker:
     async def _claim(self, found: list[Task]) -> None:
         """Write the next step of each found task, all in one go, and start those that it claims."""
         now = await self._store.now()
-        steps = [
-            step
-            for task in found
-            if (step := next_step(task, self._handlers[task.kind], longest_lease=self._longest_lease, now=now))
-        ]
+        steps: list[Transition] = []
+        for task in found:
+            step = next_step(task, self._handlers[task.kind], longest_lease=self._longest_lease, now=now)
+            if step is None:
+                self._line.forget([task])
+            else:
+                steps.append(step)
         try:
             written = await self._store.apply(steps)
         except BaseException:
@@ -159,7 +160,7 @@ class Worker:
             self._line.note(step.before.id, one.version)
             self._tell(step)
             if step.event == "claimed":
-                self._start(replace(step.after, version=one.version))
+                self._start(step.after.evolve(version=one.version))
         if not all(one.applied for one in written):
             self._line.scatter()
 

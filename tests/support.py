@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from oncetask.clock import Now
-from oncetask.lifecycle import due_at
+from oncetask.lifecycle import Transition, due_at
+from oncetask.store import Feed, TaskStore
 from oncetask.task import Task
+
+T = TypeVar("T")
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
 """The instant around which tests happen; no clock of a machine shows it."""
@@ -64,3 +69,37 @@ def a_task(task_id: str = "greet:1", **fields: Any) -> Task:
     }
     task = Task(id=task_id, **given)
     return task if "due_at" in fields else replace(task, due_at=due_at(task))
+
+
+async def stored(store: TaskStore, *tasks: Task) -> list[Task]:
+    """Create tasks and give their records, versions included."""
+    written = await store.create(tasks)
+    assert all(one.applied for one in written)
+    return [replace(task, version=one.version or 0) for task, one in zip(tasks, written, strict=True)]
+
+
+async def follow(store: TaskStore, transition: Transition) -> Task:
+    """Apply a transition that nobody competes with, and give the new record."""
+    (written,) = await store.apply([transition])
+    assert written.applied
+    return replace(transition.after, version=written.version or 0)
+
+
+async def fetch(store: TaskStore, task_id: str) -> Task:
+    """Read a task that exists."""
+    (task,) = await store.get([task_id])
+    assert task is not None
+    return task
+
+
+async def until(feed: Feed[T], condition: Callable[[T], object], *, seconds: float = 20) -> T:
+    """Wait for the first value of a feed that fulfils a condition; fail loudly after so many seconds."""
+    last: object = "nothing"
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                last = value = await feed.get()
+                if condition(value):
+                    return value
+    except TimeoutError:
+        raise AssertionError(f"no such value within {seconds} s; the last one was {last!r}") from None

@@ -26,6 +26,8 @@ HUNDRED_YEARS = 100 * 366 * 86_400.0
 
 
 class TestSeconds:
+    """What is a duration."""
+
     @pytest.mark.parametrize(
         ("given_value", "expected"),
         [(1, 1.0), (0.5, 0.5), (timedelta(minutes=2), 120.0), (timedelta(microseconds=1), 1e-6)],
@@ -70,6 +72,8 @@ class TestSeconds:
 
 
 class TestInstants:
+    """What is an instant."""
+
     def test_an_aware_instant_is_given_in_utc(self) -> None:
         """An instant of another zone is the same instant, told in UTC."""
         berlin = timezone(timedelta(hours=1))
@@ -114,6 +118,8 @@ class TestInstants:
 
 
 class TestSystemClock:
+    """This machine's clocks."""
+
     def test_it_is_aware_and_never_runs_backwards(self) -> None:
         """The machine's wall clock is in UTC, and its monotonic one does not run backwards."""
         clock = SystemClock()
@@ -123,6 +129,8 @@ class TestSystemClock:
 
 
 class TestStoreClock:
+    """What is known of the store's time."""
+
     def test_before_any_answer_it_is_this_machines_time(self) -> None:
         """As long as the store has said nothing, both bounds are the local wall clock."""
         machine = FakeClock()

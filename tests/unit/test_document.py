@@ -82,6 +82,8 @@ def read(fields: dict[str, Any]) -> Task:
 
 
 class TestEncode:
+    """The fields of a document."""
+
     def test_the_document_as_it_is_specified(self) -> None:
         """Fields are camelCase, times are instants, and what is None is absent, but for two filters' sake."""
         assert encode(a_task(resource_key="r", is_cancelled=True)) == {
@@ -135,6 +137,8 @@ class TestEncode:
 
 
 class TestValues:
+    """Maps where Firestore can hold them, JSON text where it cannot."""
+
     @pytest.mark.parametrize(
         "value",
         [
@@ -182,6 +186,8 @@ class TestValues:
 
 
 class TestRoundTrip:
+    """Reading gives what was written."""
+
     @settings(deadline=None)
     @given(tasks)
     def test_every_task_comes_back(self, task: Task) -> None:
@@ -349,6 +355,8 @@ class TestStrangeDocuments:
 
 
 class TestStandIns:
+    """What stands in for what is missing."""
+
     def test_what_is_missing_is_stood_in_for(self) -> None:
         """An empty document is a task of a kind that no handler has, due since the epoch."""
         task = read({})
@@ -358,6 +366,8 @@ class TestStandIns:
 
 
 class TestSize:
+    """What still fits into a document."""
+
     LIMIT = 1_048_576 - 48 * 1_024
 
     def test_the_limit_is_exact(self) -> None:

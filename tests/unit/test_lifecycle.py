@@ -115,15 +115,13 @@ class TestDueAt:
             pytest.param({"wait_until": at(5), "deadline": at(3)}, at(3), id="deadline before its instant"),
             pytest.param({"wait_until": at(5), "deadline": at(9)}, at(5), id="deadline after its instant"),
             pytest.param({"lease_owner": "l", "leased_until": at(60), "wait_until": at(500)}, at(60), id="leased"),
-            pytest.param(
-                {"lease_owner": "l", "leased_until": at(60), "deadline": at(3)}, at(60), id="leased, deadline"
-            ),
+            pytest.param({"lease_owner": "l", "leased_until": at(60), "deadline": at(3)}, at(60), id="leased and late"),
             pytest.param({"lease_owner": "l", "wait_until": at(5)}, at(5), id="leased without an end"),
             pytest.param({"leased_until": at(60), "wait_until": at(5)}, at(60), id="rescued"),
             pytest.param({"leased_until": at(60), "wait_until": at(500)}, at(500), id="rescued, waits longer"),
             pytest.param({"outcome": Outcome.COMPLETED, "wait_until": at(5)}, None, id="done"),
             pytest.param(
-                {"outcome": Outcome.FAILED, "lease_owner": "l", "leased_until": at(6)}, None, id="done, leased"
+                {"outcome": Outcome.FAILED, "lease_owner": "l", "leased_until": at(6)}, None, id="done and held"
             ),
         ],
     )
@@ -133,6 +131,8 @@ class TestDueAt:
 
 
 class TestClaimAndRenew:
+    """Taking a task, and holding it."""
+
     def test_a_claim_spends_an_attempt(self) -> None:
         """From the claim on an attempt is spent, and the task is its worker's until the lease ends."""
         after = sound(lifecycle.claim(a_task(attempts=1), lease_id="l2", until=at(60), now=NOW))
@@ -172,6 +172,8 @@ class TestClaimAndRenew:
 
 
 class TestComplete:
+    """The handler succeeded."""
+
     def test_a_success_ends_the_task(self) -> None:
         """A completed task has its result and its end, and neither lease nor `dueAt` nor progress."""
         task = leased(progress=Progress(0.5))
@@ -190,6 +192,8 @@ class TestComplete:
 
 
 class TestFail:
+    """The handler failed."""
+
     def test_a_failure_goes_back_to_the_line(self) -> None:
         """With attempts left the task waits for `delay` seconds, in a new place of the line."""
         after = sound(lifecycle.fail(leased(), ValueError("boom"), delay=2.5, now=between(at(1), at(2))))
@@ -226,6 +230,8 @@ class TestFail:
 
 
 class TestErrors:
+    """What is kept of failures."""
+
     @staticmethod
     def _recorded(error: BaseException, before: tuple[TaskError, ...] = ()) -> tuple[TaskError, ...]:
         return sound(lifecycle.fail(leased(errors=before), error, delay=1, now=NOW)).errors
@@ -287,6 +293,8 @@ class TestErrors:
 
 
 class TestSnoozeAndGiveBack:
+    """Back to the line without an attempt spent."""
+
     def test_a_snooze_spends_no_attempt(self) -> None:
         """A snoozed task comes back after its delay, in a new place, its attempt given back and no error kept."""
         after = sound(lifecycle.snooze(leased(attempts=2), delay=30, now=NOW))
@@ -328,6 +336,8 @@ class TestSnoozeAndGiveBack:
 
 
 class TestRescue:
+    """The worker died."""
+
     def test_a_rescue_keeps_the_place(self) -> None:
         """A rescued task keeps `wait_until`, and nobody looks at it for the delay; the crash is an attempt."""
         after = sound(lifecycle.rescue(leased(wait_until=at(-50)), LeaseLost("died"), delay=7, now=exactly(at(60))))
@@ -357,6 +367,8 @@ class TestRescue:
 
 
 class TestReject:
+    """The record cannot be read."""
+
     def test_a_rejected_record_tells_why(self) -> None:
         """An unreadable record ends done-failed with its problems as the last error."""
         task = a_task(problems=("kind: is missing", "data: must be a map, not 5"), attempts=2)
@@ -384,6 +396,8 @@ class TestReject:
 
 
 class TestReset:
+    """Another life for a done task."""
+
     def test_nothing_of_the_last_life_stays(self) -> None:
         """A reset task is like a new one at the end of the line, of the same kind, data and options."""
         options: dict[str, Any] = {"resource_key": "r", "timeout": 5.0, "owner": "ada", "created_at": at(-100)}
@@ -423,6 +437,8 @@ class TestReset:
 
 
 class TestMayDelete:
+    """What may be deleted."""
+
     def test_a_task_that_is_held_may_not(self) -> None:
         """A held task is deleted from the instant on at which its lease has certainly ended."""
         assert not lifecycle.may_delete(leased(), between(at(60) - MICROSECOND, at(90)))

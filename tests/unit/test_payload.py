@@ -35,10 +35,14 @@ T = TypeVar("T")
 
 
 class Greet(Payload):
+    """A payload with nothing special about it."""
+
     name: str = "Ada"
 
 
 class TestKind:
+    """The name that joins a payload to its handler."""
+
     @pytest.mark.parametrize(
         ("class_name", "kind"),
         [
@@ -118,6 +122,8 @@ class TestKind:
 
 
 class TestGenerics:
+    """Payloads with type parameters."""
+
     def test_a_generic_payload_has_no_kind(self) -> None:
         """Neither the generic class nor what its brackets give is a kind."""
 
@@ -148,18 +154,20 @@ class TestGenerics:
 
 
 class TestReservedNames:
+    """Names that belong to Payload."""
+
     RESERVED = ("kind", "idempotency_key", "resource_key", "wait_until", "recurrence")
 
     @pytest.mark.parametrize("name", RESERVED)
     def test_a_field_may_not_hide_a_method(self, name: str) -> None:
         """A field with a name that Payload uses is refused when the class is made, and an alias suggested."""
         with pytest.raises(TypeError, match=rf'Wrong may not have a field {name!r}.*Field\(alias="{name}"\)'):
-            create_model("Wrong", __base__=Payload, **{name: (str, "x")})
+            create_model("Wrong", __base__=Payload, **{name: (str, "x")})  # type: ignore[call-overload]
 
     @pytest.mark.parametrize("name", RESERVED)
     def test_nor_may_a_field_of_a_mixin(self, name: str) -> None:
         """A field that comes from another base hides a method just as well."""
-        mixin = create_model("Mixin", **{name: (str, "x")})
+        mixin = create_model("Mixin", **{name: (str, "x")})  # type: ignore[call-overload]
         with pytest.raises(TypeError, match=f"Wrong may not have a field {name!r}"):
             type("Wrong", (mixin, Payload), {})
 
@@ -198,19 +206,27 @@ class TestReservedNames:
 
 
 class Colour(Enum):
+    """An enum of texts."""
+
     RED = "red"
 
 
 class Level(IntEnum):
+    """An enum of numbers."""
+
     HIGH = 3
 
 
 class Address(BaseModel):
+    """A model inside of payloads."""
+
     street: str
     tags: set[str] = set()
 
 
 class Everything(Payload):
+    """A strict payload with a field of every type that JSON does not have."""
+
     model_config = ConfigDict(strict=True)
 
     numbers: set[int]
@@ -260,6 +276,8 @@ def _everything(**changes: Any) -> Everything:
 
 
 class TestRoundTrip:
+    """What is enqueued is what the handler gets."""
+
     def test_a_strict_model_with_rich_types_comes_back_equal(self) -> None:
         """Sets, tuples, times, decimals, enums, bytes, nested models and huge integers survive, strict or not."""
         payload = _everything()
@@ -302,12 +320,10 @@ class TestRoundTrip:
         }
 
     @pytest.mark.parametrize("fold", [0, 1])
-    @pytest.mark.parametrize(
-        "wall_time", [datetime(2030, 10, 27, 2, 30), datetime(2030, 3, 31, 2, 30)], ids=["repeated", "skipped"]
-    )
-    def test_the_hour_that_a_zone_repeats_or_skips_survives(self, wall_time: datetime, fold: int) -> None:
+    @pytest.mark.parametrize(("month", "day"), [pytest.param(10, 27, id="repeated"), pytest.param(3, 31, id="skipped")])
+    def test_the_hour_that_a_zone_repeats_or_skips_survives(self, month: int, day: int, fold: int) -> None:
         """An instant in that hour equals none of another zone in Python, and is stored all the same."""
-        instant = wall_time.replace(tzinfo=ZoneInfo("Europe/Berlin"), fold=fold)
+        instant = datetime(2030, month, day, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=fold)
 
         class Meeting(Payload):
             starts: datetime
@@ -366,6 +382,8 @@ class TestRoundTrip:
 
 
 class Deeper(Address):
+    """An address with a field of its own."""
+
     floor: int = 1
 
 
@@ -418,8 +436,8 @@ class TestRefusedPayloads:
         class Choices(Payload):
             name: str = Field(validation_alias=AliasChoices("a", "b"))
 
-        self._refused(OneWay(nameIn="x"), "nameIn: Field required")
-        self._refused(Choices(a="x"), "cannot be read back")
+        self._refused(OneWay.model_validate({"nameIn": "x"}), "nameIn: Field required")
+        self._refused(Choices.model_validate({"a": "x"}), "cannot be read back")
 
     @pytest.mark.parametrize(
         "value", [{1, 2}, (1, 2), datetime(2030, 1, 1, tzinfo=UTC), Decimal(1), {1: 2}, b"x", math.nan, [{3}]], ids=repr
@@ -483,6 +501,8 @@ class TestRefusedPayloads:
 
 
 class TestFromData:
+    """Reading what is stored."""
+
     def test_every_problem_names_its_field_and_value(self) -> None:
         """The message tells each field that does not fit, what was there and what would be right."""
 
@@ -550,6 +570,8 @@ class TestFromData:
 
 
 class TestTaskId:
+    """Ids that both stores take."""
+
     @pytest.mark.parametrize(
         "task_id", ["a", "greet:ada", "Ü", " ", "a.b", "__a", "a__", "___", "x" * 1_500, "é" * 750]
     )
@@ -564,13 +586,15 @@ class TestTaskId:
     )
     def test_ids_that_are_wrong(self, task_id: Any) -> None:
         """What one of the stores would refuse or take for something else is refused before."""
-        with pytest.raises(ValueError, match="^task_id m") as caught:
+        with pytest.raises(ValueError, match=r"^task_id m") as caught:
             check_task_id(task_id)
 
         assert len(str(caught.value)) < 250
 
 
 class TestResourceKey:
+    """Keys that both stores take."""
+
     @pytest.mark.parametrize("key", [None, "a", "user:1/x", "x" * 1_000, "é" * 500, "\n"])
     def test_keys_that_are_right(self, key: str | None) -> None:
         """Any text up to 1,000 bytes is a key, and None means that there is none."""
@@ -581,11 +605,13 @@ class TestResourceKey:
     )
     def test_keys_that_are_wrong(self, key: Any) -> None:
         """An empty, longer, broken or untextual key is refused."""
-        with pytest.raises(ValueError, match="^resource_key must be None or a text of 1 to 1000 bytes"):
+        with pytest.raises(ValueError, match=r"^resource_key must be None or a text of 1 to 1000 bytes"):
             check_resource_key(key)
 
 
 class TestDerivedId:
+    """Ids made of idempotency keys."""
+
     def test_a_readable_key_stays_readable(self) -> None:
         """Kind and key make an id that people can read, where Firestore takes it."""
         assert derive_task_id("greet", "ada@example.org") == "greet:ada@example.org"
@@ -603,7 +629,7 @@ class TestDerivedId:
     @pytest.mark.parametrize("key", ["", None, 5, "\ud800"], ids=ascii)
     def test_wrong_keys_are_refused(self, key: Any) -> None:
         """An empty, broken or untextual key is refused, and the message names the argument."""
-        with pytest.raises(ValueError, match="^idempotency_key must be None or a text"):
+        with pytest.raises(ValueError, match=r"^idempotency_key must be None or a text"):
             derive_task_id("greet", key)
 
     @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))

@@ -13,10 +13,14 @@ from tests.support import MICROSECOND, T0, a_task, at
 
 
 class Greet(Payload):
+    """A payload."""
+
     name: str
 
 
 class TestStatus:
+    """Where a task stands, at the instant and a microsecond before."""
+
     def test_a_task_is_due_at_its_instant(self) -> None:
         """A task waits until the microsecond before its instant and is pending from the instant on."""
         task = a_task(wait_until=T0)
@@ -76,6 +80,8 @@ class TestStatus:
 
 
 class TestRecord:
+    """A record is frozen, and its data are a payload."""
+
     def test_a_task_is_frozen(self) -> None:
         """A record cannot be changed; a change makes a new one."""
         with pytest.raises(FrozenInstanceError):
@@ -92,6 +98,8 @@ class TestRecord:
 
 
 class TestStats:
+    """Counts by kind and status."""
+
     def test_totals(self) -> None:
         """Counts add up over the kinds, of one status or of all."""
         stats = Stats(

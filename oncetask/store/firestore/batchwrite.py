@@ -56,7 +56,7 @@ class BatchWriter:
         except RpcFailed as error:
             pending = [write for write in writes if not write.done.done()]
             if len(pending) == 1:
-                pending[0].settle(Written(error=impossible(error)))
+                pending[0].settle(Written(error=impossible(error, size=pending[0].pb.ByteSize())))
             elif pending:
                 half = len(pending) // 2
                 await asyncio.gather(self.send(pending[:half]), self.send(pending[half:]))
@@ -110,7 +110,7 @@ class BatchWriter:
         if failed.code in REFUSALS:
             write.settle(Written())
         elif failed.code is _INVALID:
-            write.settle(Written(error=impossible(failed)))
+            write.settle(Written(error=impossible(failed, size=write.pb.ByteSize())))
         else:
             write.fail(unavailable(failed, "writing a task", where=self._where))
 

@@ -54,7 +54,8 @@ class AtomicCommit:
                 return await retrier.run("committing a task", self._once, expected=_EXPECTED)
             except RpcFailed as error:
                 if error.code not in REFUSALS:
-                    return Written(error=impossible(error))
+                    largest = max(pb.ByteSize() for pb in self._writes())
+                    return Written(error=impossible(error, size=largest))
                 refused = error
             existing = await retrier.run("reading tasks", self._look)
             change = existing.get(self._change.name)
@@ -63,14 +64,13 @@ class AtomicCommit:
             if change is None or change.version != self._change.base:
                 return Written()
             if refused.code is not grpc.StatusCode.ALREADY_EXISTS or not self._leave_out(existing):
-                error = OncetaskError(f"a write of the handler's batch was refused: {refused.details}")
-                return Written(error=error)
+                fault = OncetaskError(f"a write of the handler's batch was refused: {refused.details}")
+                return Written(error=fault)
 
     async def _once(self) -> Written:
         asked = self._clock.monotonic()
-        writes = [self._change.pb, *(creation.pb for creation in self._creations), *self._others]
         try:
-            answer = await self._rpc.commit(writes)
+            answer = await self._rpc.commit(self._writes())
         except RpcFailed as error:
             if error.code in TRANSIENT and not too_large(error):
                 self._doubtful = True
@@ -79,6 +79,9 @@ class AtomicCommit:
         if version > self._change.base:
             self._clock.observe(from_micros(version), asked=asked)
         return Written(version)
+
+    def _writes(self) -> list[Any]:
+        return [self._change.pb, *(creation.pb for creation in self._creations), *self._others]
 
     async def _look(self) -> dict[str, Task]:
         return await self._read([self._change.name, *(creation.name for creation in self._creations)])

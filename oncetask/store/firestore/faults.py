@@ -42,6 +42,7 @@ _ADVICE = {
         "`gcloud firestore databases create --database=… --location=…`"
     ),
 }
+_LARGEST = 1_048_576
 _TOO_LARGE = ("exceeds the maximum", "exceeds the limit", "is longer than", "too large")
 _INDEX_ADVICE = (
     "deploy the indexes of firestore.indexes.json (`firebase deploy --only firestore:indexes`) and wait "
@@ -95,9 +96,9 @@ def too_large(error: RpcFailed) -> bool:
     return error.code is _Code.INVALID_ARGUMENT and any(text in error.details.lower() for text in _TOO_LARGE)
 
 
-def impossible(error: RpcFailed) -> OncetaskError:
-    """Give the error of a write that the store cannot take."""
-    if too_large(error):
+def impossible(error: RpcFailed, *, size: int) -> OncetaskError:
+    """Give the error of a write that the store cannot take; `size`: its bytes."""
+    if size > _LARGEST or too_large(error):  # the server does not always give the size as its reason
         return PayloadTooLarge(f"Firestore takes no document of this size (at most 1 MiB): {error.details}")
     return OncetaskError(f"Firestore does not take this write: {error.details}")
 
@@ -111,7 +112,9 @@ def unavailable(error: RpcFailed, doing: str, *, where: str, tries: int = 1) -> 
     elif "from plugin failed" in error.details:  # what grpc says when credentials cannot be refreshed
         advice = _ADVICE[_Code.UNAUTHENTICATED]
     hint = f"; {advice}" if advice else ""
-    return StoreUnavailable(f"{doing} failed{often} on {where}: {error}{hint}")
+    failure = StoreUnavailable(f"{doing} failed{often} on {where}: {error}{hint}")
+    failure.__cause__ = error
+    return failure
 
 
 _FOR_EVER = tenacity.wait_exponential(multiplier=0.05, max=5) + tenacity.wait_random(0, 0.1)

@@ -1,16 +1,12 @@
-"""What a store has while it is open: a client, its channel, and what works on that channel, on one event loop."""
+"""What a store has while it is open: a connection, and what works on it, on one event loop."""
 
 from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from google.auth.exceptions import GoogleAuthError
-from google.cloud.firestore_v1 import AsyncClient
-
-from oncetask.errors import StoreUnavailable, Unsupported
-from oncetask.store import Written
+from oncetask.errors import Unsupported
 from oncetask.store.firestore.batchwrite import BatchWriter
 from oncetask.store.firestore.codec import Names, read_document
 from oncetask.store.firestore.faults import Retrier, unavailable
@@ -22,22 +18,13 @@ from oncetask.store.firestore.writes import Write, tried
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from google.auth.credentials import Credentials
-
     from oncetask.clock import StoreClock
+    from oncetask.store import Written
+    from oncetask.store.firestore.connection import Connection
     from oncetask.store.firestore.rpc import RpcCounter
     from oncetask.task import Task
 
-__all__ = ["Session", "client_maker"]
-
-
-def client_maker(
-    client: AsyncClient | None, *, project: str | None, database: str | None, credentials: Credentials | None
-) -> Callable[[], AsyncClient]:
-    """Give what makes the client at first use; with `client`, it is that one."""
-    if client is not None:
-        return lambda: client
-    return partial(AsyncClient, project=project, database=database, credentials=credentials)
+__all__ = ["Session"]
 
 
 class Session:
@@ -45,67 +32,30 @@ class Session:
 
     def __init__(
         self,
-        client: AsyncClient,
+        connection: Connection,
         *,
         env: str,
-        owned: bool,
         clock: StoreClock,
         counters: RpcCounter,
         patience: float,
         rpc_timeout: float,
     ) -> None:
-        """Use `client` on the running loop; `owned`: its channel is closed with the session."""
-        self.client = client
-        self._owned = owned
+        """Use a connection on the running loop; it is closed with the session."""
+        self._connection = connection
         self._loop = asyncio.get_running_loop()
-        self.rpc = Rpc(client, clock=clock, counters=counters, timeout=rpc_timeout)
-        if self.rpc.loop not in {None, self._loop}:
-            msg = "the AsyncClient passed in was first used on another event loop: make one on the loop that uses it"
-            raise Unsupported(msg)
-        where = f"Firestore {self.rpc.database} at {client._target}"  # noqa: SLF001  # has no public name
-        self.names = Names(self.rpc.database, env)
+        self.client = connection.client
+        self.rpc = Rpc(connection, clock=clock, counters=counters, timeout=rpc_timeout)
+        self.names = Names(connection.database, env)
+        where = connection.where
         self.retrier = Retrier(patience=patience, where=where)
         sender = BatchWriter(self.rpc, retrier=self.retrier, clock=clock, where=where, read=self.read)
         self._commits = GroupCommit(sender.send)
         self.listener = Listener(self.rpc.listen, explain=partial(unavailable, doing="listening", where=where))
 
-    @classmethod
-    async def open(
-        cls,
-        make_client: Callable[[], AsyncClient],
-        *,
-        env: str,
-        owned: bool,
-        clock: StoreClock,
-        counters: RpcCounter,
-        patience: float,
-        rpc_timeout: float,
-    ) -> Self:
-        """Make the client, and learn the server's time from a read. Raises StoreUnavailable."""
-        try:
-            # In a thread: finding credentials reads files and may ask a metadata server.
-            client = await asyncio.to_thread(make_client)
-        except (GoogleAuthError, OSError) as error:
-            msg = (
-                f"cannot make a Firestore client: {error}; sign in with `gcloud auth application-default login`, "
-                "name the project in GOOGLE_CLOUD_PROJECT, or set FIRESTORE_EMULATOR_HOST to use an emulator"
-            )
-            raise StoreUnavailable(msg) from error
-        session = cls(
-            client,
-            env=env,
-            owned=owned,
-            clock=clock,
-            counters=counters,
-            patience=patience,
-            rpc_timeout=rpc_timeout,
-        )
-        try:
-            await session.retrier.run("opening the store", partial(session.rpc.batch_get, [session.names.settings]))
-        except BaseException:
-            await session.aclose()
-            raise
-        return session
+    async def learn_time(self) -> None:
+        """Read something, so that the clock is known, and with it whether the database can be used at all."""
+        settings = [self.names.settings]
+        await self.retrier.run("opening the store", partial(self.rpc.batch_get, settings))
 
     def check_loop(self) -> None:
         """Raise Unsupported on another loop than the one that this session was opened on."""
@@ -133,8 +83,7 @@ class Session:
         return [next(outcomes) if isinstance(write, Write) else write for write in writes]
 
     async def aclose(self) -> None:
-        """Wait for writes in flight, end the listener, close the channel if it is ours."""
+        """Wait for writes in flight, end the listener, close the connection if it is ours."""
         await self._commits.aclose()
         await self.listener.aclose()
-        if self._owned:
-            await self.client._firestore_api.transport.close()  # noqa: SLF001  # has no public name
+        await self._connection.aclose()

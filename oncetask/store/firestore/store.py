@@ -16,8 +16,9 @@ from oncetask.store.document import encode
 from oncetask.store.firestore import queries
 from oncetask.store.firestore.codec import read_document
 from oncetask.store.firestore.commit import AtomicCommit
+from oncetask.store.firestore.connection import Connection
 from oncetask.store.firestore.rpc import RpcCounter
-from oncetask.store.firestore.session import Session, client_maker
+from oncetask.store.firestore.session import Session
 from oncetask.store.firestore.stats import count_by_status
 from oncetask.store.firestore.watches import watch_due, watch_task
 from oncetask.store.firestore.writes import Write, change, creation, removal, tried
@@ -67,11 +68,11 @@ class FirestoreStore(TaskStore):
         self.clock = StoreClock(clock or SystemClock())
         self.counters = RpcCounter()
         self._env = env
-        self._open_session = partial(
-            Session.open,
-            client_maker(client, project=project, database=database, credentials=credentials),
+        self._client = client
+        self._own = partial(Connection.own, project=project, database=database, credentials=credentials)
+        self._make_session = partial(
+            Session,
             env=env,
-            owned=client is None,
             clock=self.clock,
             counters=self.counters,
             patience=patience,
@@ -86,17 +87,18 @@ class FirestoreStore(TaskStore):
 
     async def aclose(self) -> None:
         """Wait for writes in flight, end the listener, close the channel if it is the store's own."""
-        session = self._session
-        if session is not None:
-            session.check_loop()
-            self._session, self._opening = None, asyncio.Lock()
-            await session.aclose()
+        async with self._opening:
+            session = self._session
+            if session is not None:
+                session.check_loop()
+                self._session, self._opening = None, asyncio.Lock()
+                await session.aclose()
 
     async def create(self, tasks: Sequence[Task]) -> list[Written]:
         """Store new tasks through the group commit, a few calls at a time."""
         session = await self._opened()
         parts = [tasks[start : start + _CREATES_A_CALL] for start in range(0, len(tasks), _CREATES_A_CALL)]
-        outcomes: dict[int, list[Written | BaseException]] = {}
+        outcomes: dict[int, Sequence[Written | BaseException | None]] = {}
         upcoming = iter(range(len(parts)))
 
         async def work() -> None:
@@ -108,8 +110,9 @@ class FirestoreStore(TaskStore):
 
         workers = (work() for _ in range(min(_CREATE_CALLS, len(parts))))
         await asyncio.gather(*workers)
-        unknown = {index: [None] * len(part) for index, part in enumerate(parts)}
-        return _settled([outcome for part in {**unknown, **outcomes}.values() for outcome in part])
+        return _settled(
+            [outcome for index, part in enumerate(parts) for outcome in outcomes.get(index) or [None] * len(part)]
+        )
 
     async def get(self, task_ids: Sequence[str]) -> list[Task | None]:
         """Read documents by name."""
@@ -220,6 +223,16 @@ class FirestoreStore(TaskStore):
                     self._session = await self._open_session()
         self._session.check_loop()
         return self._session
+
+    async def _open_session(self) -> Session:
+        connection = await self._own() if self._client is None else Connection.borrowed(self._client)
+        session = self._make_session(connection)
+        try:
+            await session.learn_time()
+        except BaseException:
+            await session.aclose()
+            raise
+        return session
 
     async def _query(self, session: Session, query: Any) -> list[Task]:
         answers = await session.retrier.run(

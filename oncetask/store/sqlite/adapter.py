@@ -83,12 +83,8 @@ class SqliteStore(TaskStore):
         except OSError as error:
             msg = f"SQLite store {self._path!r} cannot be opened: {error.strerror} (does its folder exist?)"
             raise StoreUnavailable(msg) from error
-        self._connection = Connection(self._path, self._machine, self._bell.ring)
-        try:
-            await self._connection.open()
-        except BaseException:
-            self._bell.close()
-            raise
+        self._connection = Connection(self._path, self._machine, self._bell)
+        await self._connection.open()
 
     async def aclose(self) -> None:
         """Close the file; the next use opens it again."""
@@ -105,7 +101,7 @@ class SqliteStore(TaskStore):
         if opening is None or not opening.done() or opening.cancelled() or opening.exception() is not None:
             return None
         self._connection.end()
-        self._bell.close()
+        self._bell.deafen()
         return self._connection
 
     async def create(self, tasks: Sequence[Task]) -> list[Written]:

@@ -11,7 +11,6 @@ import ctypes
 import logging
 import os
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,9 +51,12 @@ class Bell:
         """Stop calling `ear`."""
         self._ears.discard(ear)
 
-    def close(self) -> None:
-        """Let go of files and timers."""
+    def deafen(self) -> None:
+        """Stop calling anybody; on the loop."""
         self._ears.clear()
+
+    def close(self) -> None:
+        """Let go of files, once nothing rings any more; from any thread."""
 
 
 class FileBell(Bell):
@@ -69,10 +71,12 @@ class FileBell(Bell):
 
     def ring(self) -> None:
         """Write one byte in place: the file keeps its size, and everybody who watches it is told."""
-        os.lseek(self._file, 0, os.SEEK_SET)
-        os.write(self._file, b"!")
-        if sys.platform != "linux":
-            os.utime(self._file, ns=(time.time_ns(), time.time_ns()))
+        try:
+            os.pwrite(self._file, b"!", 0)
+            if sys.platform != "linux":
+                os.utime(self._file)
+        except OSError as error:  # what was committed stays committed; those who wait look again by themselves
+            _log.warning("cannot ring %s, others will notice the commit late: %s", self._path, error)
 
     def listen(self, ear: Callable[[], None]) -> None:
         """Call `ear` after each commit of any process; the file is watched only while somebody listens."""
@@ -87,12 +91,15 @@ class FileBell(Bell):
             self._stop()
             self._stop = None
 
-    def close(self) -> None:
-        """Stop watching and close the file."""
-        super().close()
+    def deafen(self) -> None:
+        """Stop calling anybody, and stop watching."""
+        super().deafen()
         if self._stop is not None:
             self._stop()
             self._stop = None
+
+    def close(self) -> None:
+        """Close the file."""
         os.close(self._file)
 
     def _watch(self) -> Callable[[], None]:

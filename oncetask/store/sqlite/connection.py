@@ -18,6 +18,7 @@ import tenacity
 
 from oncetask.clock import Clock, to_micros
 from oncetask.errors import OncetaskError, StoreUnavailable
+from oncetask.store.sqlite.bell import Bell
 from oncetask.store.sqlite.schema import prepare
 
 if TYPE_CHECKING:
@@ -52,11 +53,11 @@ class _Job(Generic[T]):
 class Connection:
     """A thread with an SQLite connection; jobs are callables that run on it."""
 
-    def __init__(self, path: str, clock: Clock, committed: Callable[[], None]) -> None:
-        """`committed` is called on the thread after each transaction that wrote something."""
+    def __init__(self, path: str, clock: Clock, bell: Bell) -> None:
+        """`bell` is rung on the thread after each transaction, and closed with the connection."""
         self._path = path
         self._clock = clock
-        self._committed = committed
+        self._bell = bell
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._serve, name="oncetask-sqlite", daemon=True)
@@ -92,6 +93,7 @@ class Connection:
         try:
             sql = self._patiently(self._connect)
         except StoreUnavailable as error:
+            self._bell.close()
             self._answer(_set, self._opened, None, error)
             return
         self._answer(_set, self._opened, None, None)
@@ -104,6 +106,7 @@ class Connection:
                     self._attempt(job, sql)
             self._answer(_settle, jobs)
         sql.close()
+        self._bell.close()
 
     def _take(self) -> list[_Job[Any]]:
         """Wait for a job and take all that are there by then; none: it is time to end."""
@@ -127,7 +130,7 @@ class Connection:
             for job in jobs:
                 job.error = error
         else:
-            self._committed()
+            self._bell.ring()
 
     def _write_all(self, sql: sqlite3.Connection, jobs: list[_Job[Any]]) -> None:
         sql.execute("BEGIN IMMEDIATE")

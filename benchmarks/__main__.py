@@ -1,0 +1,128 @@
+"""How fast one worker drains no-op tasks, and what that costs at the store: `python -m benchmarks --help`.
+
+Each figure is one run on this machine, with whatever else runs on it; compare figures of one run only. Reads and
+writes are counted at the RPC, by the adapter itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+from oncetask import App, Client, Context, Payload, Worker, connect
+from tests.emulator import running_emulator
+
+app = App("benchmark")
+
+
+class Noop(Payload, kind="noop"):
+    """Nothing to do."""
+
+    n: int
+
+
+class Last(Payload, kind="last"):
+    """Enqueued behind the others: when it starts, the line before it is empty."""
+
+
+@app.handler(Noop)
+async def noop(_: Context, __: Noop) -> None:
+    """Do nothing."""
+
+
+async def measure(url: str, tasks: int, concurrency: int) -> dict[str, float]:
+    """Enqueue, then drain with one worker that finds them all waiting."""
+    figures: dict[str, float] = {}
+    async with connect(url, env=f"bench-{uuid.uuid4().hex[:8]}") as client:
+        counters = getattr(client.store, "counters", None)
+        started = time.perf_counter()
+        await client.enqueue_many([Noop(n=n) for n in range(tasks)])
+        figures["enqueue_per_second"] = tasks / (time.perf_counter() - started)
+        enqueue_writes = counters.writes_sent if counters else 0
+        reads_before = counters.documents_read + counters.listen_documents if counters else 0
+        figures["drain_per_second"] = tasks / await drain(client, tasks, concurrency)
+        if counters:
+            figures["writes_per_task"] = counters.writes_sent / tasks
+            figures["writes_per_task_without_enqueue"] = (counters.writes_sent - enqueue_writes) / tasks
+            figures["reads_per_task"] = (counters.documents_read + counters.listen_documents - reads_before) / tasks
+            figures["refused_writes"] = counters.writes_refused
+            figures["rpcs_per_task"] = sum(counters.rpcs.values()) / tasks
+        figures["idle_round_trip_ms"] = 1_000 * await round_trip(client)
+        left = await client.pending_count()
+        if left:
+            sys.exit(f"{left} tasks were left over: the figures mean nothing")
+    return figures
+
+
+async def drain(client: Client, tasks: int, concurrency: int) -> float:
+    """Give the seconds from the worker's start until the last of the tasks is recorded as done."""
+    done = 0
+    all_done = asyncio.Event()
+
+    async def count(_: Context, call_next) -> object:  # type: ignore[no-untyped-def]  # noqa: ANN001  # CallNext
+        nonlocal done
+        result = await call_next()
+        done += 1
+        if done == tasks:
+            all_done.set()
+        return result
+
+    counting = App("counting")
+    counting.middleware(count)
+    counting.include(app)
+    started = time.perf_counter()
+    async with Worker(counting, client, concurrency=concurrency):
+        await all_done.wait()
+    return time.perf_counter() - started  # leaving the worker waits until every completion is stored
+
+
+async def round_trip(client: Client) -> float:
+    """Give the median seconds from enqueue to done, with a worker that waits for work."""
+    times = []
+    async with Worker(app, client):
+        for n in range(20):
+            started = time.perf_counter()
+            receipt = await client.enqueue(Noop(n=-n))
+            await client.wait(receipt.task_id, timeout=30)
+            times.append(time.perf_counter() - started)
+    return sorted(times)[len(times) // 2]
+
+
+def main() -> None:
+    """Measure the stores that were asked for; print a table, or JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--tasks", type=int, default=5_000, help="no-op tasks that wait before the worker starts")
+    parser.add_argument("--concurrency", type=int, default=32, help="the worker's")
+    parser.add_argument("--stores", nargs="+", choices=["sqlite", "firestore"], default=["sqlite", "firestore"])
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    asked = parser.parse_args()
+    results = {}
+    for store in asked.stores:
+        if store == "sqlite":
+            with tempfile.TemporaryDirectory() as folder:
+                url = f"sqlite:///{Path(folder) / 'bench.db'}"
+                results[store] = asyncio.run(measure(url, asked.tasks, asked.concurrency))
+        else:
+            with running_emulator() as host:
+                os.environ["FIRESTORE_EMULATOR_HOST"] = host
+                url = f"firestore://bench-{uuid.uuid4().hex[:8]}"
+                results[store] = asyncio.run(measure(url, asked.tasks, asked.concurrency))
+    if asked.json:
+        print(json.dumps({"python": platform.python_version(), "cpus": os.cpu_count(), "stores": results}, indent=2))
+        return
+    for store, figures in results.items():
+        print(f"{store}: {asked.tasks} no-op tasks, one worker, concurrency {asked.concurrency}")
+        for name, figure in figures.items():
+            print(f"  {name.replace('_', ' '):34} {figure:12,.2f}")
+
+
+if __name__ == "__main__":
+    main()
