@@ -190,7 +190,9 @@ class Execution:
 
         try:
             return await entered(0)()
-        except (SystemExit, KeyboardInterrupt) as error:  # these would end the worker and everybody's tasks
+        except (Exception, asyncio.CancelledError):
+            raise
+        except BaseException as error:  # SystemExit and the like would end the worker and everybody's tasks
             msg = f"the handler tried to end its process: {error!r}"
             raise RuntimeError(msg) from error
 

@@ -99,6 +99,10 @@ class Worker:
             self._request_stop()
             await self._stopped.wait()
 
+    async def started(self) -> None:
+        """Wait until it works: its App's lifespan is open, and signals are handled if they are to be."""
+        await self._started.wait()
+
     async def __aenter__(self) -> Self:
         """Start in the background. Raises what keeps it from starting."""
         self._background = asyncio.create_task(self.run())
@@ -278,9 +282,9 @@ class Worker:
 
     def _on_signal(self, numbers: tuple[signal.Signals, ...]) -> None:
         """Stop at the first signal; the next one does what it does by itself, and so ends the process."""
-        _log.info("asked to stop; %d tasks run, and have %g s to end", len(self._executions), self._grace)
         for number in numbers:
             asyncio.get_running_loop().remove_signal_handler(number)
+        _log.info("asked to stop; %d tasks run, and have %g s to end", len(self._executions), self._grace)
         self._request_stop()
 
     def _request_stop(self) -> None:

@@ -103,6 +103,10 @@ class TaskStore(ABC):
 
     clock: StoreClock
     """The store's time; lease decisions use nothing else."""
+    url: str
+    """Where the records are, as `connect` takes it; for messages."""
+    env: str
+    """The environment whose tasks these are."""
 
     @abstractmethod
     async def open(self) -> None:

@@ -74,7 +74,7 @@ _LARGEST_DOCUMENT = 1_048_576
 _ROOM_FOR_THE_REST = 48 * 1_024  # ten errors of 2 KiB, names, ids, instants
 _LARGEST_VALUES = _LARGEST_DOCUMENT - _ROOM_FOR_THE_REST
 _MOST_BYTES_PER_CHARACTER = 8  # "{}, " takes four characters of JSON and 32 bytes of Firestore
-_LONGEST_FIELD_NAME = 1_500
+_LONGEST_PATH = 1_450  # Firestore's 1,500 bytes hold for all names on the way to a value, "result" and dots too
 
 
 def encode(task: Task) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def encode_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in changes.items():
         field = FIELDS[name]
         if name in _JSON:
-            plain = value is not None and _firestore_holds(value, _DEEPEST)
+            plain = value is not None and _firestore_holds(value)
             fields[field] = value if plain else ABSENT
             fields[f"{field}Json"] = ABSENT if plain or value is None else json.dumps(value)
         elif value is None:
@@ -133,7 +133,7 @@ def check_size(*, data: object, result: object = None) -> None:
     if sum(map(len, texts.values())) * _MOST_BYTES_PER_CHARACTER <= _LARGEST_VALUES:
         return
     sizes = {
-        name: _firestore_size(value) if _firestore_holds(value, _DEEPEST) else len(texts[name])
+        name: _firestore_size(value) if _firestore_holds(value) else len(texts[name])
         for name, value in (("data", data), ("result", result))
     }
     if sum(sizes.values()) > _LARGEST_VALUES:
@@ -145,9 +145,9 @@ def check_size(*, data: object, result: object = None) -> None:
         raise PayloadTooLarge(msg)
 
 
-def _firestore_holds(value: object, depth: int) -> bool:  # noqa: PLR0911  # one answer for each type of JSON
+def _firestore_holds(value: object, depth: int = _DEEPEST, path: int = _LONGEST_PATH) -> bool:  # noqa: PLR0911  # one answer for each type of JSON
     if isinstance(value, str):
-        return value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value)
+        return _is_text(value)
     if isinstance(value, bool) or value is None or isinstance(value, float):
         return True
     if isinstance(value, int):
@@ -155,16 +155,23 @@ def _firestore_holds(value: object, depth: int) -> bool:  # noqa: PLR0911  # one
     if depth == 0:
         return False
     if isinstance(value, list):
-        return all(not isinstance(v, list) and _firestore_holds(v, depth - 1) for v in value)
+        return all(not isinstance(v, list) and _firestore_holds(v, depth - 1, path) for v in value)
     if isinstance(value, dict):
-        return all(_plain_key(k) and _firestore_holds(v, depth - 1) for k, v in value.items())
+        return all(_plain_key(k, path) and _firestore_holds(v, depth - 1, path - _length(k)) for k, v in value.items())
     return False
 
 
-def _plain_key(key: str) -> bool:
-    if not key or (key.startswith("__") and key.endswith("__")) or not _firestore_holds(key, 0):
-        return False
-    return len(key.encode()) <= _LONGEST_FIELD_NAME
+def _plain_key(key: str, path: int) -> bool:
+    reserved = not key or (key.startswith("__") and key.endswith("__"))
+    return not reserved and _is_text(key) and _length(key) <= path
+
+
+def _is_text(value: str) -> bool:
+    return value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value)
+
+
+def _length(name: str) -> int:
+    return len(name.encode()) + 1
 
 
 def _firestore_size(value: object) -> int:

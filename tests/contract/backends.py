@@ -30,8 +30,6 @@ class Backend(ABC):
 
     shared = True
     """Stores that are opened one after the other see the same data."""
-    has_batches = False
-    """Users can have write batches of their own."""
     largest_document: int | None = None
     """Bytes, where the store itself has a limit."""
 
@@ -72,6 +70,8 @@ class _Sqlite(Backend):
     async def _run(self, job: Callable[[sqlite3.Connection], T]) -> T: ...
 
     async def raw_put(self, task_id: str, fields: Mapping[str, Any]) -> None:
+        """Write a row; columns that are not named are null."""
+
         def put(sql: sqlite3.Connection) -> None:
             (version,) = sql.execute("UPDATE clock SET version = version + 1 RETURNING version").fetchone()
             row = {"env": "default", "id": task_id, "version": version}
@@ -82,6 +82,8 @@ class _Sqlite(Backend):
         await self._run(put)
 
     async def raw_set(self, task_id: str, field: str, value: Any) -> None:
+        """Write one column, which is added where the table has none of that name."""
+
         def put(sql: sqlite3.Connection) -> None:
             if field not in _columns(sql):
                 sql.execute(f"ALTER TABLE tasks ADD COLUMN {field}")
@@ -90,6 +92,8 @@ class _Sqlite(Backend):
         await self._run(put)
 
     async def raw_get(self, task_id: str) -> dict[str, Any]:
+        """Read a row."""
+
         def get(sql: sqlite3.Connection) -> dict[str, Any]:
             row = sql.execute("SELECT * FROM tasks WHERE id = ?", (task_id,)).fetchone()
             return {name: value for name, value in zip(_columns(sql), row, strict=True) if value is not None}
@@ -140,7 +144,6 @@ class SqliteMemory(_Sqlite):
 class FirestoreBackend(Backend):
     """A project of this test's own in the emulator."""
 
-    has_batches = True
     largest_document = 1_048_576
 
     def __init__(self, project: str) -> None:
@@ -159,17 +162,21 @@ class FirestoreBackend(Backend):
         return FirestoreStore(project=self.project, credentials=AnonymousCredentials(), env=env)  # type: ignore[no-untyped-call]
 
     async def aclose(self) -> None:
+        """Close the stores, and Google's client."""
         await super().aclose()
         if self._client is not None:
             await self._client._firestore_api.transport.close()
 
     async def raw_put(self, task_id: str, fields: Mapping[str, Any]) -> None:
+        """Write a document."""
         await self._document(task_id).set(dict(fields))
 
     async def raw_set(self, task_id: str, field: str, value: Any) -> None:
+        """Write one field of a document."""
         await self._document(task_id).set({field: value}, merge=True)
 
     async def raw_get(self, task_id: str) -> dict[str, Any]:
+        """Read a document."""
         return (await self._document(task_id).get()).to_dict() or {}
 
     def _document(self, task_id: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,6 +29,12 @@ _OPTIONS = (
 )
 
 
+@functools.cache
+def _keep_grpc_polling() -> None:
+    """Keep the thread that grpc polls with: it would end with each last channel, and block the loop meanwhile."""
+    grpc.aio.init_grpc_aio()
+
+
 class Connection:
     """Made on the loop that uses it."""
 
@@ -36,9 +43,11 @@ class Connection:
         self.client = client
         self.channel = channel
         self._owned = owned
+        _keep_grpc_polling()
         # The library has no public names for these.
         self.database: str = client._database_string  # noqa: SLF001
         self.metadata = tuple(client._rpc_metadata)  # noqa: SLF001  # carries the emulator's token
+        self.on_emulator = client._emulator_host is not None  # noqa: SLF001  # as above
         self.where = f"Firestore {self.database} at {client._target}"  # noqa: SLF001
 
     @classmethod

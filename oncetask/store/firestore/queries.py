@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from google.cloud.firestore_v1.types import query as query_types
 
 from oncetask.store.firestore.codec import write_value
+from oncetask.store.firestore.writes import GENERATOR
 from oncetask.task import Outcome
 
 if TYPE_CHECKING:
@@ -70,13 +71,22 @@ def filtered(which: TaskFilter, *, limit: int, after_name: str | None) -> Any:
     return query
 
 
-def matching(which: TaskFilter, *, due: datetime | None = None, unleased: bool = False, cancelled: bool = False) -> Any:
+def matching(
+    which: TaskFilter,
+    *,
+    due: datetime | None = None,
+    unleased: bool = False,
+    cancelled: bool = False,
+    generators: bool = False,
+) -> Any:
     """Ask for tasks in no order, to count them; `due`: only those due at that instant."""
     more = []
     if unleased:
         more.append(_is_null("leaseOwner"))
     if cancelled:
-        more.append(_compared("isCancelled", _Op.EQUAL, True))  # noqa: FBT003  # the value asked for
+        more.append(_compared("isCancelled", _Op.EQUAL, wanted=True))
+    if generators:
+        more.append(_compared(GENERATOR, _Op.EQUAL, wanted=True))
     if due is not None:
         more.append(_compared("dueAt", _Op.LESS_THAN_OR_EQUAL, due))
     return _query(*_conditions(which), *more)

@@ -1,8 +1,8 @@
 """Firestore's RPCs with raw protobuf messages.
 
 The generated client wraps each message in proto-plus objects and retries by itself; a retry that we do not see turns a
-lost answer into a refusal. Here one call is one request, with a deadline, counted. (400 writes are encoded in 7 ms, with proto-plus in 48; 400
-documents are read in 6 ms, with proto-plus in 16.)
+lost answer into a refusal. Here one call is one request, with a deadline, counted. (400 writes are encoded in 7 ms,
+with proto-plus in 48; 400 documents are decoded in 6 ms, with proto-plus in 16.)
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class Rpc:
         metadata = (*self._metadata, _routing("database", self.database))
         self._counters.rpcs[method] += 1
         with _translated(method):
-            return await stub(request, metadata=metadata, timeout=self._timeout)
+            return _readable(method, await stub(request, metadata=metadata, timeout=self._timeout))
 
     async def _stream(self, method: str, stub: Any, request: Pb, route: tuple[str, str]) -> list[Pb]:
         metadata = (*self._metadata, _routing(*route))
@@ -143,9 +143,9 @@ class Rpc:
         answers: list[Pb] = []
         with _translated(method):
             async for answer in stub(request, metadata=metadata, timeout=self._timeout):
-                if not answers and answer.HasField("read_time"):
+                if not answers and _readable(method, answer).HasField("read_time"):
                     self._clock.observe(from_micros(micros(answer.read_time)), asked=asked)
-                answers.append(answer)
+                answers.append(_readable(method, answer))
         return answers
 
 
@@ -163,13 +163,17 @@ class ListenCall:
         with _translated("Listen"):
             await self._call.write(_Listen(database=self._database, **change))
 
+    def cancel(self) -> None:
+        """Break the stream; `read` raises."""
+        self._call.cancel()
+
     async def read(self) -> Pb:
         """Wait for what the server says next; the end of the stream, whatever its reason, is an `RpcFailed`."""
         with _translated("Listen"):
             response = await self._call.read()
             if response is grpc.aio.EOF:
                 raise RpcFailed("Listen", grpc.StatusCode.UNAVAILABLE, "the server ended the stream")
-        self._counters.listen_documents += response.HasField("document_change")
+        self._counters.listen_documents += _readable("Listen", response).HasField("document_change")
         return response
 
 
@@ -185,6 +189,13 @@ def _stub(kind: Any, method: str, response: Any) -> Any:
         request_serializer=request.SerializeToString,
         response_deserializer=response.pb().FromString,
     )
+
+
+def _readable(method: str, answer: Pb | None) -> Pb:
+    """Give the answer; grpc only logs one that it could not read, and gives None."""
+    if answer is None:
+        raise RpcFailed(method, grpc.StatusCode.INTERNAL, "the answer could not be read")
+    return answer
 
 
 def _routing(key: str, value: str) -> tuple[str, str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from oncetask.errors import Unsupported
+from oncetask.errors import StoreUnavailable, Unsupported
+from oncetask.store import Written
 from oncetask.store.firestore.batchwrite import BatchWriter
 from oncetask.store.firestore.codec import Names, read_document
 from oncetask.store.firestore.faults import Retrier, unavailable
@@ -16,15 +18,17 @@ from oncetask.store.firestore.rpc import Rpc
 from oncetask.store.firestore.writes import Write, tried
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from oncetask.clock import StoreClock
-    from oncetask.store import Written
     from oncetask.store.firestore.connection import Connection
     from oncetask.store.firestore.rpc import RpcCounter
     from oncetask.task import Task
 
 __all__ = ["Session"]
+
+_PART = 500
+_PARTS_AT_ONCE = 8  # enough to keep the group commit busy, few enough to hold tens of thousands of writes back
 
 
 class Session:
@@ -43,6 +47,9 @@ class Session:
         """Use a connection on the running loop; it is closed with the session."""
         self._connection = connection
         self._loop = asyncio.get_running_loop()
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self.client = connection.client
         self.rpc = Rpc(connection, clock=clock, counters=counters, timeout=rpc_timeout)
         self.names = Names(connection.database, env)
@@ -50,7 +57,8 @@ class Session:
         self.retrier = Retrier(patience=patience, where=where)
         sender = BatchWriter(self.rpc, retrier=self.retrier, clock=clock, where=where, read=self.read)
         self._commits = GroupCommit(sender.send)
-        self.listener = Listener(self.rpc.listen, explain=partial(unavailable, doing="listening", where=where))
+        explain = partial(unavailable, doing="listening", where=where)
+        self.listener = Listener(self.rpc.listen, explain=explain, ask_twice=connection.on_emulator)
 
     async def learn_time(self) -> None:
         """Read something, so that the clock is known, and with it whether the database can be used at all."""
@@ -66,6 +74,18 @@ class Session:
             )
             raise Unsupported(msg)
 
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Mark work that closing has to wait for."""
+        self._under_way += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
     async def read(self, names: Sequence[str]) -> dict[str, Task]:
         """Read the tasks that exist, by the names of their documents. Raises RpcFailed."""
         return {
@@ -74,8 +94,41 @@ class Session:
             if answer.HasField("found")
         }
 
-    async def write(self, builders: Iterable[Callable[[], Write]]) -> list[Written | BaseException]:
-        """Send writes through the group commit; those whose fate is not known give their exception."""
+    async def query(self, query: Any) -> list[Task]:
+        """Run a query for whole documents. Raises StoreUnavailable."""
+        answers = await self.retrier.run("querying tasks", partial(self.rpc.run_query, self.names.parent, query))
+        return [
+            read_document(self.names, answer.document, read_time=answer.read_time)
+            for answer in answers
+            if answer.HasField("document")
+        ]
+
+    async def count(self, query: Any) -> int:
+        """Let the server count what a query finds. Raises StoreUnavailable."""
+        return await self.retrier.run("counting tasks", partial(self.rpc.count, self.names.parent, query))
+
+    async def write(self, builders: Sequence[Callable[[], Write]]) -> list[Written]:
+        """Send writes through the group commit, in the order of the builders.
+
+        Raises StoreUnavailable; its `receipts` tell what was settled before. After a failure no further part is begun.
+        """
+        parts = [builders[start : start + _PART] for start in range(0, len(builders), _PART)]
+        outcomes: dict[int, Sequence[Written | BaseException]] = {}
+        upcoming = iter(range(len(parts)))
+
+        async def work() -> None:
+            for index in upcoming:
+                outcomes[index] = await self._write_part(parts[index])
+                if not all(isinstance(outcome, Written) for outcome in outcomes[index]):
+                    break
+
+        await asyncio.gather(*(work() for _ in range(min(_PARTS_AT_ONCE, len(parts)))))
+        unknown: Sequence[None] = [None] * _PART
+        return _settled(
+            [one for index, part in enumerate(parts) for one in outcomes.get(index, unknown[: len(part)])],
+        )
+
+    async def _write_part(self, builders: Sequence[Callable[[], Write]]) -> list[Written | BaseException]:
         writes = [tried(build) for build in builders]
         pending = [write for write in writes if isinstance(write, Write)]
         self._commits.submit(pending)
@@ -83,7 +136,19 @@ class Session:
         return [next(outcomes) if isinstance(write, Write) else write for write in writes]
 
     async def aclose(self) -> None:
-        """Wait for writes in flight, end the listener, close the connection if it is ours."""
+        """Wait for what is under way, end the listener, close the connection if it is ours."""
+        await self._idle.wait()
         await self._commits.aclose()
         await self.listener.aclose()
         await self._connection.aclose()
+
+
+def _settled(outcomes: Sequence[Written | BaseException | None]) -> list[Written]:
+    """Give what became of all writes, or raise with what is known."""
+    failure = next((outcome for outcome in outcomes if isinstance(outcome, BaseException)), None)
+    receipts = [outcome if isinstance(outcome, Written) else None for outcome in outcomes]
+    if isinstance(failure, StoreUnavailable):
+        raise StoreUnavailable(str(failure), receipts=receipts) from failure.__cause__
+    if failure is not None:
+        raise failure
+    return [written for written in receipts if written is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +13,17 @@ from google.cloud.firestore_v1.base_batch import BaseWriteBatch
 from oncetask.clock import StoreClock, SystemClock
 from oncetask.errors import StoreUnavailable
 from oncetask.store import TaskFilter, TaskStore, Written
-from oncetask.store.document import encode
 from oncetask.store.firestore import queries
-from oncetask.store.firestore.codec import read_document
 from oncetask.store.firestore.commit import AtomicCommit
 from oncetask.store.firestore.connection import Connection
 from oncetask.store.firestore.rpc import RpcCounter
 from oncetask.store.firestore.session import Session
-from oncetask.store.firestore.stats import count_by_status
+from oncetask.store.firestore.stats import count_by_kind
 from oncetask.store.firestore.watches import watch_due, watch_task
-from oncetask.store.firestore.writes import Write, change, creation, removal, tried
+from oncetask.store.firestore.writes import Write, change, creation, document_of, removal, tried
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
@@ -39,9 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["FirestoreStore"]
 
 _IDS_A_CALL = 300
-_CREATES_A_CALL = 500
-_CREATE_CALLS = 8  # enough to keep the group commit busy, few enough to hold tens of thousands back
-_COUNTS_AT_ONCE = 16
 
 
 class FirestoreStore(TaskStore):
@@ -67,7 +63,8 @@ class FirestoreStore(TaskStore):
         """
         self.clock = StoreClock(clock or SystemClock())
         self.counters = RpcCounter()
-        self._env = env
+        self.env = env
+        self.url = _url(project or getattr(client, "project", None), database or getattr(client, "_database", None))
         self._client = client
         self._own = partial(Connection.own, project=project, database=database, credentials=credentials)
         self._make_session = partial(
@@ -86,113 +83,97 @@ class FirestoreStore(TaskStore):
         await self._opened()
 
     async def aclose(self) -> None:
-        """Wait for writes in flight, end the listener, close the channel if it is the store's own."""
+        """Wait for what is under way, end the listener, close the channel if it is the store's own."""
         async with self._opening:
             session = self._session
             if session is not None:
                 session.check_loop()
-                self._session, self._opening = None, asyncio.Lock()
-                await session.aclose()
+                self._session, self._opening = None, asyncio.Lock()  # the next loop may be another one
+        if session is not None:
+            await session.aclose()
 
     async def create(self, tasks: Sequence[Task]) -> list[Written]:
-        """Store new tasks through the group commit, a few calls at a time."""
-        session = await self._opened()
-        parts = [tasks[start : start + _CREATES_A_CALL] for start in range(0, len(tasks), _CREATES_A_CALL)]
-        outcomes: dict[int, Sequence[Written | BaseException | None]] = {}
-        upcoming = iter(range(len(parts)))
-
-        async def work() -> None:
-            for index in upcoming:
-                builders = [partial(creation, session.names, task) for task in parts[index]]
-                outcomes[index] = await session.write(builders)
-                if any(isinstance(outcome, BaseException) for outcome in outcomes[index]):
-                    break
-
-        workers = (work() for _ in range(min(_CREATE_CALLS, len(parts))))
-        await asyncio.gather(*workers)
-        return _settled(
-            [outcome for index, part in enumerate(parts) for outcome in outcomes.get(index) or [None] * len(part)]
-        )
+        """Store new tasks through the group commit."""
+        async with self._use() as session:
+            return await session.write([partial(creation, session.names, task) for task in tasks])
 
     async def get(self, task_ids: Sequence[str]) -> list[Task | None]:
         """Read documents by name."""
-        session = await self._opened()
-        names = [session.names.task(task_id) for task_id in task_ids]
-        unique = list(dict.fromkeys(names))
-        parts = [unique[start : start + _IDS_A_CALL] for start in range(0, len(unique), _IDS_A_CALL)]
-        answers = await asyncio.gather(
-            *(session.retrier.run("reading tasks", partial(session.read, part)) for part in parts)
-        )
-        found = {name: task for answer in answers for name, task in answer.items()}
-        return [found.get(name) for name in names]
+        async with self._use() as session:
+            names = [session.names.task(task_id) for task_id in task_ids]
+            unique = list(dict.fromkeys(names))
+            parts = [unique[start : start + _IDS_A_CALL] for start in range(0, len(unique), _IDS_A_CALL)]
+            answers = await asyncio.gather(
+                *(session.retrier.run("reading tasks", partial(session.read, part)) for part in parts)
+            )
+            found = {name: task for answer in answers for name, task in answer.items()}
+            return [found.get(name) for name in names]
 
     async def due(
         self, kinds: Collection[str], *, now: datetime, limit: int, after: Cursor | None = None
     ) -> list[Task]:
         """Run one query for each 30 kinds, and merge."""
-        session = await self._opened()
-        after_name = session.names.task(after.task_id) if after else ""
-        found = await asyncio.gather(
-            *(
-                self._query(session, queries.due(part, now=now, limit=limit, after=after, after_name=after_name))
-                for part in queries.in_chunks(kinds)
+        async with self._use() as session:
+            after_name = session.names.task(after.task_id) if after else ""
+            found = await asyncio.gather(
+                *(
+                    session.query(queries.due(part, now=now, limit=limit, after=after, after_name=after_name))
+                    for part in queries.in_chunks(kinds)
+                )
             )
-        )
-        return queries.first_due(itertools.chain(*found), limit=limit)
+            return queries.first_due(itertools.chain(*found), limit=limit)
 
     async def apply(self, transitions: Sequence[Transition]) -> list[Written]:
         """Write the changed fields, each document on the version that it was decided from."""
-        session = await self._opened()
-        return _settled(await session.write([partial(change, session.names, one) for one in transitions]))
+        async with self._use() as session:
+            return await session.write([partial(change, session.names, one) for one in transitions])
 
     async def commit(self, transition: Transition, creates: Sequence[Task], batch: object | None) -> Written:
         """Send one atomic commit."""
-        session = await self._opened()
-        writes = [tried(partial(change, session.names, transition))]
-        writes += [tried(partial(creation, session.names, task)) for task in creates]
-        for write in writes:
-            if isinstance(write, Written):
-                return write
-        changed, *created = (write for write in writes if isinstance(write, Write))
-        others = [type(pb).pb(pb) for pb in batch._write_pbs] if isinstance(batch, BaseWriteBatch) else []  # noqa: SLF001  # has no public name
-        commit = AtomicCommit(
-            session.rpc, clock=self.clock, read=session.read, change=changed, creations=created, others=others
-        )
-        return await commit.run(session.retrier)
+        async with self._use() as session:
+            writes = [tried(partial(change, session.names, transition))]
+            writes += [tried(partial(creation, session.names, task)) for task in creates]
+            for write in writes:
+                if isinstance(write, Written):
+                    return write
+            changed, *created = (write for write in writes if isinstance(write, Write))
+            commit = AtomicCommit(
+                session.rpc,
+                clock=self.clock,
+                read=session.read,
+                change=changed,
+                creations=created,
+                others=_writes_of(batch),
+            )
+            return await commit.run(session.retrier)
 
     async def delete(self, tasks: Sequence[Task]) -> list[Written]:
         """Delete documents that are still at the version known."""
-        session = await self._opened()
-        return _settled(await session.write([partial(removal, session.names, task) for task in tasks]))
+        async with self._use() as session:
+            return await session.write([partial(removal, session.names, task) for task in tasks])
 
     async def find(self, which: TaskFilter, *, limit: int, after: str | None = None) -> list[Task]:
         """Run one query."""
-        session = await self._opened()
-        if _contradicts_itself(which):
-            return []
-        after_name = None if after is None else session.names.task(after)
-        return await self._query(session, queries.filtered(which, limit=limit, after_name=after_name))
+        async with self._use() as session:
+            if _contradicts_itself(which):
+                return []
+            after_name = None if after is None else session.names.task(after)
+            return await session.query(queries.filtered(which, limit=limit, after_name=after_name))
 
     async def count(self, which: TaskFilter) -> int:
-        """Let the server count."""
-        session = await self._opened()
-        if _contradicts_itself(which):
-            return 0
-        return await self._count(session, queries.matching(which))
+        """Let the server count all, and the generators among them."""
+        async with self._use() as session:
+            if _contradicts_itself(which):
+                return 0
+            every, generators = await asyncio.gather(
+                session.count(queries.matching(which)), session.count(queries.matching(which, generators=True))
+            )
+            return every - generators
 
     async def stats(self) -> Mapping[str, Mapping[TaskStatus, int]]:
         """Find the kinds by skipping through their index, then count each in parallel."""
-        session = await self._opened()
-        now = self.clock.now().earliest
-        few = asyncio.Semaphore(_COUNTS_AT_ONCE)
-
-        async def count(query: Any) -> int:
-            async with few:
-                return await self._count(session, query)
-
-        kinds = await self._kinds(session)
-        counts = await asyncio.gather(*(count_by_status(kind, now=now, count=count) for kind in kinds))
-        return dict(zip(kinds, counts, strict=True))
+        async with self._use() as session:
+            return await count_by_kind(session, now=self.clock.now().earliest)
 
     def watch_due(self, kinds: Collection[str], *, limit: int) -> AbstractAsyncContextManager[Feed[list[Task]]]:
         """Listen to one query for each 30 kinds, and merge."""
@@ -210,16 +191,24 @@ class FirestoreStore(TaskStore):
 
     def create_in(self, batch: Any, task: Task) -> None:
         """Add the creation of a task to a transaction or batch of the caller's own client."""
-        reference = batch._client.document(f"oncetask/{self._env}/onceTasks/{task.id}")  # noqa: SLF001  # no public name
+        reference = batch._client.document(f"oncetask/{self.env}/onceTasks/{task.id}")  # noqa: SLF001  # no public name
         if isinstance(batch, BaseWriteBatch):
-            batch.create(reference, encode(task))
+            batch.create(reference, document_of(task))
         else:
-            batch.set(reference, encode(task))  # mock-firestore, whose create() does nothing
+            batch.set(reference, document_of(task))  # mock-firestore, whose create() does nothing
+
+    @asynccontextmanager
+    async def _use(self) -> AsyncIterator[Session]:
+        """Give the session for one verb, which closing has to wait for."""
+        session = await self._opened()
+        with session.busy():
+            yield session
 
     async def _opened(self) -> Session:
-        if self._session is None:
-            async with self._opening:
-                if self._session is None:
+        while self._session is None:
+            opening = self._opening
+            async with opening:
+                if opening is self._opening and self._session is None:
                     self._session = await self._open_session()
         self._session.check_loop()
         return self._session
@@ -234,44 +223,17 @@ class FirestoreStore(TaskStore):
             raise
         return session
 
-    async def _query(self, session: Session, query: Any) -> list[Task]:
-        answers = await session.retrier.run(
-            "querying tasks", partial(session.rpc.run_query, session.names.parent, query)
-        )
-        return [
-            read_document(session.names, answer.document, read_time=answer.read_time)
-            for answer in answers
-            if answer.HasField("document")
-        ]
 
-    async def _count(self, session: Session, query: Any) -> int:
-        # Generators of recurrences are to be left out here; as long as there are none, all are counted.
-        return await session.retrier.run("counting tasks", partial(session.rpc.count, session.names.parent, query))
-
-    async def _kinds(self, session: Session) -> list[str]:
-        kinds: list[str] = []
-        while True:
-            query = queries.next_kind(kinds[-1] if kinds else "")
-            answers = await session.retrier.run(
-                "listing kinds", partial(session.rpc.run_query, session.names.parent, query)
-            )
-            documents = [answer.document for answer in answers if answer.HasField("document")]
-            if not documents:
-                return kinds
-            kinds.append(documents[0].fields["kind"].string_value)
+def _url(project: str | None, database: str | None) -> str:
+    return f"firestore://{project}" + (f"/{database}" if database not in {None, "(default)"} else "")
 
 
 def _contradicts_itself(which: TaskFilter) -> bool:
     return which.done is False and which.outcome is not None
 
 
-def _settled(outcomes: Sequence[Written | BaseException | None]) -> list[Written]:
-    """Give what became of all writes, or raise with what is known."""
-    written = [outcome for outcome in outcomes if isinstance(outcome, Written)]
-    if len(written) == len(outcomes):
-        return written
-    failure = next(outcome for outcome in outcomes if isinstance(outcome, BaseException))
-    if isinstance(failure, StoreUnavailable):
-        receipts = [outcome if isinstance(outcome, Written) else None for outcome in outcomes]
-        raise StoreUnavailable(str(failure), receipts=receipts) from failure.__cause__
-    raise failure
+def _writes_of(batch: object | None) -> list[Any]:
+    """Give the user's own writes as raw protobuf messages."""
+    if not isinstance(batch, BaseWriteBatch):
+        return []
+    return [type(write).pb(write) for write in batch._write_pbs]  # noqa: SLF001  # has no public name

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from oncetask.store.firestore.codec import Names
     from oncetask.task import Task
 
-__all__ = ["Write", "change", "creation", "removal", "tried"]
+__all__ = ["GENERATOR", "Write", "change", "creation", "document_of", "removal", "tried"]
 
+GENERATOR = "isGenerator"
 _Write: Any = write_types.Write.pb()
 _NOT_STORED = frozenset({"version", "read_at", "problems"})
 
@@ -39,7 +40,7 @@ class Write:
     """What became of it, told from the document, where it was refused after an answer had got lost."""
     done: asyncio.Future[Written] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     doubtful: bool = False
-    """An earlier try may have been applied."""
+    """An earlier try may have been applied: if this one is refused, the document has to be looked at."""
 
     def settle(self, written: Written) -> None:
         """Tell the caller, if he is still there."""
@@ -52,11 +53,20 @@ class Write:
             self.done.set_exception(error)
 
 
+def document_of(task: Task) -> dict[str, Any]:
+    """Give the fields of a new document.
+
+    A generator has one that others have not, since `recurrence` itself is in no index: this is how it is found.
+    """
+    fields_of_it = encode(task)
+    return fields_of_it if task.recurrence is None else {**fields_of_it, GENERATOR: True}
+
+
 def creation(names: Names, task: Task) -> Write:
     """Give the write of a new task. Raises TypeError and ValueError for what Firestore cannot hold."""
     pb = _Write()
     pb.update.name = names.task(task.id)
-    for name, given in encode(task).items():
+    for name, given in document_of(task).items():
         write_value(pb.update.fields[name], given)
     pb.current_document.exists = False
 
@@ -64,7 +74,8 @@ def creation(names: Names, task: Task) -> Write:
         ours = found is not None and found.create_id is not None and found.create_id == task.create_id
         return Written(found.version) if found is not None and ours else Written()
 
-    return Write(pb, pb.update.name, 0, judge)
+    # Whether an earlier try, maybe an earlier call, has stored it: one that says whose it is can always be told.
+    return Write(pb, pb.update.name, 0, judge, doubtful=task.create_id is not None)
 
 
 def change(names: Names, transition: Transition) -> Write:

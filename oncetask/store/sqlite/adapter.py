@@ -9,9 +9,10 @@ import logging
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from urllib.parse import quote
 
 from oncetask.clock import Clock, StoreClock, SystemClock, to_micros
-from oncetask.errors import OncetaskError, PayloadTooLarge, StoreUnavailable, Unsupported
+from oncetask.errors import OncetaskError, StoreUnavailable, Unsupported
 from oncetask.store import Cursor, Feed, TaskFilter, TaskStore, Written
 from oncetask.store.sqlite.bell import Bell, FileBell
 from oncetask.store.sqlite.connection import Connection, Transaction
@@ -33,8 +34,9 @@ _CHUNK = 500
 _FAR = 2**62  # no instant lies behind it
 _SELECT = f"SELECT {COLUMNS} FROM tasks WHERE env = ?"  # noqa: S608  # names of ours
 _LATER_SECONDS = 1.0
+_UNFIT = (TypeError, ValueError, OverflowError, RecursionError)  # what encoding a value raises; not the disk's errors
 _STATUS = """
-    CASE WHEN outcome IS NOT NULL THEN 'done-' || outcome
+    CASE WHEN outcome IN ('completed', 'failed', 'cancelled', 'expired') THEN 'done-' || outcome
          WHEN leaseOwner IS NOT NULL AND leasedUntil > :now THEN 'leased'
          WHEN isCancelled THEN 'cancellation-pending'
          WHEN dueAt > :now THEN 'waiting'
@@ -49,7 +51,8 @@ class SqliteStore(TaskStore):
     def __init__(self, path: str, *, env: str = "default", clock: Clock | None = None) -> None:
         """Do no I/O: the file is opened, and created where it is missing, at the first use."""
         self._path = path
-        self._env = env
+        self.env = env
+        self.url = "memory://" if path == ":memory:" else f"sqlite:///{quote(path)}"
         self._machine = clock or SystemClock()
         self.clock = StoreClock(self._machine)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -121,7 +124,7 @@ class SqliteStore(TaskStore):
 
         def read(sql: sqlite3.Connection) -> list[Task | None]:
             now = self._read_at()
-            rows = (sql.execute(f"{_SELECT} AND id = ?", (self._env, i)).fetchone() for i in task_ids)
+            rows = (sql.execute(f"{_SELECT} AND id = ?", (self.env, i)).fetchone() for i in task_ids)
             return [None if row is None else task_of(row, now) for row in rows]
 
         return await self._read(read)
@@ -130,7 +133,7 @@ class SqliteStore(TaskStore):
         self, kinds: Collection[str], *, now: datetime, limit: int, after: Cursor | None = None
     ) -> list[Task]:
         """Merge the lines of the kinds; each is an index that is read only as far as the merge goes."""
-        start = (0, "") if after is None else (to_micros(after.due_at), after.task_id)
+        start = (-_FAR, "") if after is None else (to_micros(after.due_at), after.task_id)
         return await self._read(lambda sql: self._line(sql, kinds, to_micros(now), limit, start))
 
     async def apply(self, transitions: Sequence[Transition]) -> list[Written]:
@@ -153,7 +156,9 @@ class SqliteStore(TaskStore):
 
         try:
             return await self._write(write)
-        except PayloadTooLarge as error:
+        except StoreUnavailable:
+            raise
+        except OncetaskError as error:  # rolled back, for the sake of the one part that does not fit
             return Written(error=error)
 
     async def delete(self, tasks: Sequence[Task]) -> list[Written]:
@@ -163,7 +168,7 @@ class SqliteStore(TaskStore):
             rows = [
                 tx.sql.execute(
                     "DELETE FROM tasks WHERE env = ? AND id = ? AND version = ?",
-                    (self._env, task.id, task.version),
+                    (self.env, task.id, task.version),
                 ).rowcount
                 for task in tasks
             ]
@@ -178,7 +183,7 @@ class SqliteStore(TaskStore):
 
         def read(sql: sqlite3.Connection) -> list[Task]:
             now = self._read_at()
-            return [task_of(row, now) for row in sql.execute(query, (self._env, *values, after or "", limit))]
+            return [task_of(row, now) for row in sql.execute(query, (self.env, *values, after or "", limit))]
 
         return await self._read(read)
 
@@ -186,7 +191,7 @@ class SqliteStore(TaskStore):
         """Count, generators left out."""
         where, values = _where(which)
         query = f"SELECT count(*) FROM tasks WHERE env = ? AND recurrence IS NULL{where}"  # noqa: S608  # ours
-        return await self._read(lambda sql: int(sql.execute(query, (self._env, *values)).fetchone()[0]))
+        return await self._read(lambda sql: int(sql.execute(query, (self.env, *values)).fetchone()[0]))
 
     async def stats(self) -> Mapping[str, Mapping[TaskStatus, int]]:
         """Count by kind and status in one query."""
@@ -194,7 +199,7 @@ class SqliteStore(TaskStore):
 
         def read(sql: sqlite3.Connection) -> dict[str, dict[TaskStatus, int]]:
             counts: dict[str, dict[TaskStatus, int]] = {}
-            for kind, status, n in sql.execute(query, {"now": to_micros(self._read_at()), "env": self._env}):
+            for kind, status, n in sql.execute(query, {"now": to_micros(self._read_at()), "env": self.env}):
                 counts.setdefault(str(kind), {})[TaskStatus(status)] = n
             return counts
 
@@ -204,7 +209,7 @@ class SqliteStore(TaskStore):
     async def watch_due(self, kinds: Collection[str], *, limit: int) -> AsyncIterator[Feed[list[Task]]]:
         """Read the beginning of the line again after each commit of anybody."""
         async with self._watch(
-            lambda: self._read(lambda sql: self._line(sql, kinds, _FAR, limit, (0, ""))),
+            lambda: self._read(lambda sql: self._line(sql, kinds, _FAR, limit, (-_FAR, ""))),
             lambda tasks: [(task.id, task.version) for task in tasks],
         ) as feed:
             yield feed
@@ -244,11 +249,15 @@ class SqliteStore(TaskStore):
         return self.clock.now().earliest
 
     def _insert(self, tx: Transaction, task: Task) -> Written:
-        statement, values = insert_row(self._env, task, tx.version)
-        if tx.sql.execute(statement, values).rowcount:
+        try:
+            statement, values = insert_row(self.env, task, tx.version)
+            created = tx.sql.execute(statement, values).rowcount
+        except _UNFIT as error:
+            return _impossible(error)
+        if created:
             return Written(tx.version)
         found = tx.sql.execute(
-            "SELECT version, createId FROM tasks WHERE env = ? AND id = ?", (self._env, task.id)
+            "SELECT version, createId FROM tasks WHERE env = ? AND id = ?", (self.env, task.id)
         ).fetchone()
         return Written(found[0]) if task.create_id is not None and found[1] == task.create_id else Written()
 
@@ -256,13 +265,16 @@ class SqliteStore(TaskStore):
         return [self._insert(tx, task) for task in tasks]
 
     def _update(self, tx: Transaction, transition: Transition) -> Written:
-        assignments, values = update_of(transition.changes)
         before = transition.before
-        prefix = f"{assignments}, " if assignments else ""
-        changed = tx.sql.execute(
-            f"UPDATE tasks SET {prefix}version = ? WHERE env = ? AND id = ? AND version = ?",  # noqa: S608  # ours
-            (*values, tx.version, self._env, before.id, before.version),
-        )
+        try:
+            assignments, values = update_of(transition.changes)
+            prefix = f"{assignments}, " if assignments else ""
+            changed = tx.sql.execute(
+                f"UPDATE tasks SET {prefix}version = ? WHERE env = ? AND id = ? AND version = ?",  # noqa: S608  # ours
+                (*values, tx.version, self.env, before.id, before.version),
+            )
+        except _UNFIT as error:
+            return _impossible(error)
         return Written(tx.version) if changed.rowcount else Written()
 
     def _line(
@@ -270,8 +282,8 @@ class SqliteStore(TaskStore):
     ) -> list[Task]:
         query = f"SELECT dueAt, {COLUMNS} FROM tasks WHERE env = ? AND kind = ? AND dueAt <= ? AND (dueAt, id) > (?, ?)"  # noqa: S608  # names of ours
         lines = [
-            sql.execute(f"{query} ORDER BY dueAt, id LIMIT ?", (self._env, kind, until, *start, limit))
-            for kind in kinds
+            sql.execute(f"{query} ORDER BY dueAt, id LIMIT ?", (self.env, kind, until, *start, limit))
+            for kind in set(kinds)
         ]
         merged = heapq.merge(*lines, key=lambda row: row[:2])
         now = self._read_at()
@@ -307,6 +319,10 @@ async def _follow(
             seen = now
             feed.put(value)
         await changed.wait()
+
+
+def _impossible(error: Exception) -> Written:
+    return Written(error=OncetaskError(f"SQLite cannot hold this task: {error}"))
 
 
 def _where(which: TaskFilter) -> tuple[str, list[object]]:

@@ -99,7 +99,7 @@ def _from_column(name: str, value: Any) -> Any:  # whatever the column holds
         if name in _TEXTS and isinstance(value, str):
             read = json.loads(value)
             return _with_instants(name, read)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, RecursionError):
         return value
     return value
 

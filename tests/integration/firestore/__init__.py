@@ -1,0 +1,1 @@
+"""The Firestore adapter on the emulator."""

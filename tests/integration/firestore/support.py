@@ -32,7 +32,9 @@ def rpc_of(store: FirestoreStore) -> Rpc:
     return session_of(store).rpc
 
 
-def failing(method: str = "Test", code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE, details: str = "test") -> RpcFailed:
+def failing(
+    method: str = "Test", code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE, details: str = "test"
+) -> RpcFailed:
     """Give an error of the server."""
     return RpcFailed(method, code, details)
 
@@ -76,6 +78,42 @@ def record(store: FirestoreStore, method: str) -> list[Any]:
 
     setattr(rpc, method, recorded)
     return calls
+
+
+class HeldBack:
+    """Calls of one RPC that wait before they reach the server."""
+
+    def __init__(self) -> None:
+        self._came: asyncio.Queue[None] = asyncio.Queue()
+        self._gate = asyncio.Event()
+
+    async def asked(self) -> None:
+        """Wait until one more call has come; fails loudly."""
+        async with asyncio.timeout(20):
+            await self._came.get()
+
+    def let_go(self) -> None:
+        """Let all calls go on, later ones too."""
+        self._gate.set()
+
+    async def wait(self) -> None:
+        """What a call does."""
+        self._came.put_nowait(None)
+        await self._gate.wait()
+
+
+def hold_back(store: FirestoreStore, method: str) -> HeldBack:
+    """Hold all calls of this RPC back until they are let go."""
+    rpc = rpc_of(store)
+    call = getattr(rpc, method)
+    held = HeldBack()
+
+    async def wait_first(*args: Any) -> Any:
+        await held.wait()
+        return await call(*args)
+
+    setattr(rpc, method, wait_first)
+    return held
 
 
 async def stored(store: FirestoreStore, task: Task) -> Task:

@@ -1,0 +1,90 @@
+"""Tasks and times as JSON and as text."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from oncetask.clock import EPOCH
+from oncetask.store.document import FIELDS
+from oncetask.task import TaskStatus
+
+if TYPE_CHECKING:
+    from oncetask.task import Task
+
+__all__ = ["ago", "as_json", "error_line", "iso", "local", "milestone", "plain"]
+
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+def as_json(task: Task) -> dict[str, Any]:
+    """Give a task as its document has it, with its id and status; what is not there is null."""
+    fields = {field: getattr(task, name) for name, field in FIELDS.items()}
+    errors = [{"at": e.at, "attempt": e.attempt, "type": e.type, "message": e.message} for e in task.errors]
+    progress = task.progress and {
+        "fraction": task.progress.fraction,
+        "message": task.progress.message,
+        "data": task.progress.data,
+        "at": task.progress.at,
+    }
+    extra = {"errors": errors, "progress": progress, "readAt": task.read_at, "problems": task.problems}
+    return {"id": task.id, "status": task.status, **fields, **extra}
+
+
+def plain(value: Any) -> Any:  # whatever a document holds
+    """Give what JSON can say of a value: instants in ISO 8601 and UTC, what it has no word for as text."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, datetime):
+        return iso(value)
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return repr(value)
+
+
+def iso(instant: datetime) -> str:
+    """Give an instant in UTC, for programs."""
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def local(instant: datetime, now: datetime) -> str:
+    """Give an instant in the zone of this machine, for people."""
+    if instant == EPOCH:
+        return "at once, before all others"
+    try:
+        there = instant.astimezone()
+    except (OverflowError, ValueError, OSError):  # the years 1 and 9999 have no local time everywhere
+        there = instant
+    return f"{there.isoformat(sep=' ', timespec='milliseconds')}  ({ago(instant - now)})"
+
+
+def ago(distance: timedelta) -> str:
+    """Say how far a moment is from now, in one unit: `in 5 min`, `3 s ago`."""
+    seconds = distance.total_seconds()
+    size, unit = next(((size, unit) for size, unit in _UNITS if abs(seconds) >= size), (1, "s"))
+    number = f"{abs(seconds) / size:.1f}" if size == 1 and abs(seconds) < 10 else f"{int(abs(seconds) // size)}"  # noqa: PLR2004  # tenths only while they matter
+    return f"in {number} {unit}" if seconds > 0 else f"{number} {unit} ago"
+
+
+def milestone(task: Task) -> datetime | None:
+    """Give the moment that says most about a task in its present status: due, started, cancelled or done."""
+    match task.status:
+        case TaskStatus.LEASED:
+            return task.started_at
+        case TaskStatus.CANCELLATION_PENDING:
+            return task.cancelled_at
+        case TaskStatus.WAITING | TaskStatus.PENDING:
+            return task.due_at
+    return task.done_at
+
+
+def error_line(task: Task) -> str:
+    """Say what is wrong with a task: that it cannot be read, or how it failed last."""
+    if task.problems:
+        return f"unreadable: {'; '.join(task.problems)}"
+    return f"{task.errors[-1].type}: {task.errors[-1].message}" if task.errors else ""

@@ -1,0 +1,177 @@
+"""What a store tells by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from oncetask import lifecycle
+from oncetask.store import TaskStore
+from oncetask.store.document import encode
+from oncetask.task import NO_WAIT, Outcome, Task
+from tests.contract.backends import Backend
+from tests.support import T0, a_task, at, exactly, follow, stored, until
+
+NOW = exactly(T0)
+
+
+def ids(*expected: str) -> Callable[[list[Task]], bool]:
+    """Give the condition that the tasks are these."""
+    return lambda tasks: [task.id for task in tasks] == list(expected)
+
+
+class TestDoorbell:
+    """The tasks that are due first, due or not."""
+
+    async def test_it_begins_with_what_is_there(self, store: TaskStore) -> None:
+        """The first value is the beginning of the line: these kinds, in order, due or not, at most so many."""
+        await stored(
+            store,
+            a_task("late", wait_until=at(10**9)),
+            a_task("soon", wait_until=at(10**6)),
+            a_task("done", outcome=Outcome.FAILED),
+            a_task("cancelled", wait_until=NO_WAIT, is_cancelled=True),
+            a_task("other", kind="sync"),
+        )
+
+        async with store.watch_due(["greet"], limit=2) as feed:
+            await until(feed, ids("cancelled", "soon"))
+
+    async def test_it_begins_with_nothing(self, store: TaskStore) -> None:
+        """An empty line is a first value too."""
+        async with store.watch_due(["greet"], limit=5) as feed:
+            await until(feed, ids())
+
+    async def test_it_tells_of_a_new_task(self, store: TaskStore, open_store: Callable[[], TaskStore]) -> None:
+        """A task that another store creates rings, with its record."""
+        other = open_store()
+        async with store.watch_due(["greet"], limit=5) as feed:
+            await until(feed, ids())
+            (task,) = await stored(other, a_task(data={"n": 7}))
+
+            (found,) = await until(feed, ids("greet:1"))
+
+        assert replace(found, read_at=task.read_at) == task
+
+    async def test_it_follows_every_change(self, store: TaskStore, open_store: Callable[[], TaskStore]) -> None:
+        """A claim moves a task in the line, the end takes it out, the next one comes up."""
+        other = open_store()
+        a, _ = await stored(other, a_task("a", wait_until=at(-9)), a_task("b"))
+        async with store.watch_due(["greet"], limit=1) as feed:
+            await until(feed, ids("a"))
+            a = await follow(other, lifecycle.claim(a, lease_id="l1", until=at(60), now=NOW))
+            await until(feed, ids("b"))
+            a = await follow(other, lifecycle.give_back(a))
+            await until(feed, ids("a"))
+            a = await follow(other, lifecycle.claim(a, lease_id="l2", until=at(60), now=NOW))
+            await follow(other, lifecycle.complete(a, result=None, now=NOW))
+            await until(feed, ids("b"))
+
+    async def test_a_deletion_is_a_change(self, store: TaskStore, open_store: Callable[[], TaskStore]) -> None:
+        """A task that is deleted leaves the line."""
+        (task,) = await stored(store, a_task())
+        async with store.watch_due(["greet"], limit=1) as feed:
+            await until(feed, ids("greet:1"))
+            await open_store().delete([task])
+            await until(feed, ids())
+
+    async def test_more_kinds_than_one_query_takes(self, store: TaskStore) -> None:
+        """Seventy kinds are one line."""
+        await stored(store, *(a_task(f"t{n:02}", kind=f"kind-{n:02}", wait_until=at(-n)) for n in range(70)))
+        async with store.watch_due([f"kind-{n:02}" for n in range(70)], limit=3) as feed:
+            await until(feed, ids("t69", "t68", "t67"))
+            await stored(store, a_task("new", kind="kind-00", wait_until=at(-99)))
+            await until(feed, ids("new", "t69", "t68"))
+
+    async def test_rubbish_does_not_silence_it(self, backend: Backend, store: TaskStore) -> None:
+        """Documents whose `dueAt` is null or a text take no place in the line."""
+        for n, strange in enumerate([None, "1970-01-01", b"x"]):
+            await backend.raw_put(f"strange {n}", {**encode(a_task()), "dueAt": strange})
+        async with store.watch_due(["greet"], limit=1) as feed:
+            await until(feed, ids())
+            await stored(store, a_task())
+            await until(feed, ids("greet:1"))
+
+    async def test_two_listen(self, store: TaskStore) -> None:
+        """Two that watch at the same time are both told, and one that leaves takes nothing from the other."""
+        async with store.watch_due(["greet"], limit=5) as stays:
+            await until(stays, ids())
+            async with store.watch_due(["greet"], limit=1) as leaves:
+                await until(leaves, ids())
+                await stored(store, a_task("a"))
+                await until(leaves, ids("a"))
+            await stored(store, a_task("b"))
+            await until(stays, ids("a", "b"))
+
+    async def test_it_can_be_watched_again(self, store: TaskStore) -> None:
+        """A watch that ended leaves nothing behind that would disturb the next one."""
+        for n in range(3):
+            async with store.watch_due(["greet"], limit=5) as feed:
+                await until(feed, ids(*(f"t{m}" for m in range(n))))
+                await stored(store, a_task(f"t{n}"))
+                await until(feed, ids(*(f"t{m}" for m in range(n + 1))))
+
+
+class TestOneTask:
+    """Every change of one task."""
+
+    async def test_from_nothing_to_nothing(self, store: TaskStore, open_store: Callable[[], TaskStore]) -> None:
+        """None while there is no task, then each newer record, and None once it is deleted."""
+        other = open_store()
+        async with store.watch_task("greet:1") as feed:
+            await until(feed, lambda task: task is None)
+            (task,) = await stored(other, a_task())
+            created = await until(feed, lambda found: found is not None)
+            claimed = await follow(other, lifecycle.claim(task, lease_id="l1", until=at(60), now=NOW))
+            changed = await until(feed, lambda found: found is not None and found.version == claimed.version)
+            await other.delete([claimed])
+            await until(feed, lambda found: found is None)
+
+        assert created is not None
+        assert changed is not None
+        assert replace(created, read_at=task.read_at) == task
+        assert replace(changed, read_at=claimed.read_at) == claimed
+
+    async def test_it_begins_with_the_record(self, store: TaskStore) -> None:
+        """The first value is the record that is there."""
+        (task,) = await stored(store, a_task())
+        async with store.watch_task("greet:1") as feed:
+            found = await until(feed, lambda _: True)
+
+        assert found is not None
+        assert found.version == task.version
+
+    async def test_a_late_reader_gets_the_newest(self, store: TaskStore) -> None:
+        """Who has not read for a while gets the last record in the end, not every one in between."""
+        (task,) = await stored(store, a_task())
+        async with store.watch_task("greet:1") as feed:
+            for n in range(20):
+                task = await follow(store, lifecycle.renew(task, until=at(n)))
+            await until(feed, lambda found: found is not None and found.version == task.version)
+
+    async def test_many_at_once(self, store: TaskStore, open_store: Callable[[], TaskStore]) -> None:
+        """Each of many watches is told of its own task."""
+        other = open_store()
+        tasks = await stored(other, *(a_task(f"t{n}") for n in range(20)))
+        watches = [store.watch_task(task.id) for task in tasks]
+        feeds = [await watch.__aenter__() for watch in watches]
+        try:
+            for feed, task in zip(feeds, tasks, strict=True):
+                await until(feed, lambda found, v=task.version: found is not None and found.version == v)  # type: ignore[misc]
+            claims = [lifecycle.claim(task, lease_id="l1", until=at(60), now=NOW) for task in tasks]
+            written = await other.apply(claims)
+            for feed, one in zip(feeds, written, strict=True):
+                await until(feed, lambda found, v=one.version: found is not None and found.version == v)  # type: ignore[misc]
+        finally:
+            for watch in watches:
+                await watch.__aexit__(None, None, None)
+
+    async def test_a_strange_document_is_told_too(self, backend: Backend, store: TaskStore) -> None:
+        """A record that cannot be read is a value with problems, not the end of the feed."""
+        await store.open()
+        await backend.raw_put("greet:1", {"kind": 5, "data": "x"})
+        async with store.watch_task("greet:1") as feed:
+            found = await until(feed, lambda _: True)
+
+        assert found is not None
+        assert found.problems

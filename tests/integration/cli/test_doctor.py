@@ -1,0 +1,131 @@
+"""`oncetask doctor`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from oncetask import Payload, SyncClient
+from oncetask.clock import StoreClock, SystemClock
+from tests.integration.cli.conftest import Cli
+from tests.integration.cli.test_change import running
+from tests.integration.cli.test_tasks import FAILED, Foreign
+
+
+class Greet(Payload, kind="greet"):
+    """A sound task."""
+
+    name: str = "x"
+
+
+class Other(Payload, kind="other"):
+    """A task of somebody else's."""
+
+
+def findings(cli: Cli, *arguments: str) -> list[tuple[str, str | None]]:
+    """Give what a visit finds, after seeing that the exit code says the same."""
+    answer = cli("doctor", "--json", *arguments)
+    assert (answer.code, answer.json["ok"]) == ((1, False) if answer.json["findings"] else (0, True))
+    return [(finding["check"], finding["taskId"]) for finding in answer.json["findings"]]
+
+
+def test_a_sound_store_is_well(cli: Cli, client: SyncClient, foreign: Foreign) -> None:
+    """Open, running and done tasks are nothing to complain about."""
+    client.enqueue(Greet())
+    foreign({"busy": running(), "f": FAILED})
+    answer = cli("doctor", "--app", "jobs:app")
+    assert answer.code == 0
+    assert "all is well" in answer.out
+    assert "tasks    3 read" in answer.out
+    assert "handles greet, hold, sleep" in answer.out
+
+
+def test_unreadable_documents_are_named(cli: Cli, foreign: Foreign) -> None:
+    """A document with wrong fields is named, with its problems, whether done or not."""
+    foreign({"odd": {**running(), "attempts": "many"}, "done": {**FAILED, "createdAt": None}})
+    assert findings(cli) == [("unreadable", "done"), ("unreadable", "odd")]
+    answer = cli("doctor")
+    assert "WRONG    unreadable: odd: attempts: must be a whole number" in answer.out
+    assert answer.err.startswith("error: 2 things are wrong in sqlite:///")
+
+
+def test_what_no_query_finds_is_named(cli: Cli, foreign: Foreign) -> None:
+    """An open document without a kind or a dueAt is named; a done one needs neither."""
+    foreign(
+        {
+            "no-kind": {**running(), "kind": None},
+            "no-due": {**running(), "dueAt": None},
+            "text-due": {**running(), "dueAt": "tomorrow"},
+            "done": FAILED,
+        }
+    )
+    found = findings(cli)
+    assert [task for check, task in found if check == "unreachable"] == ["no-due", "no-kind", "text-due"]
+    assert "for want of dueAt" in cli("doctor").out
+
+
+@pytest.mark.parametrize(("minutes", "found"), [(4, []), (6, [("abandoned", "crashed")])])
+def test_a_lease_that_ran_out_long_ago_is_named(
+    cli: Cli, foreign: Foreign, minutes: int, found: list[tuple[str, str]]
+) -> None:
+    """A lease that ended more than five minutes ago has no worker that would rescue its task."""
+    ended = datetime.now(UTC) - timedelta(minutes=minutes)
+    foreign({"crashed": {**running(), "leasedUntil": ended, "dueAt": ended}})
+    assert findings(cli) == found
+
+
+def test_tasks_of_a_newer_version_are_named(cli: Cli, foreign: Foreign) -> None:
+    """A document of a schema that this version does not know is left alone by its workers, so it is named."""
+    foreign({"new": {**running(), "schema": 2}})
+    assert findings(cli) == [("newer", "new")]
+
+
+def test_kinds_without_a_handler_are_named(cli: Cli, client: SyncClient, foreign: Foreign) -> None:
+    """With --app: open tasks of kinds that it does not handle; done ones are of no concern."""
+    client.enqueue_many([Other(), Other()])
+    client.enqueue(Greet())
+    foreign({"done": {**FAILED, "kind": "third"}})
+    assert findings(cli) == []
+    assert findings(cli, "--app", "jobs:app") == [("unhandled", None)]
+    assert "unhandled: 2 open tasks of kind 'other'" in cli("doctor", "--app", "jobs:app").out
+
+
+@pytest.mark.parametrize(("most", "scanned", "complete"), [("5", 5, True), ("4", 4, False), ("1", 1, False)])
+def test_the_scan_has_a_bound(cli: Cli, client: SyncClient, most: str, scanned: int, complete: bool) -> None:
+    """--most bounds what is read, and it is told whether that was all."""
+    client.enqueue_many([Greet()] * 5)
+    report = cli("doctor", "--most", most, "--json").json
+    assert (report["scanned"], report["complete"]) == (scanned, complete)
+    assert ("the first of more" in cli("doctor", "--most", most).out) is not complete
+
+
+def test_the_scan_goes_on_beyond_a_page(cli: Cli, client: SyncClient) -> None:
+    """More tasks than one query reads are all looked at."""
+    client.enqueue_many([Greet()] * 1_001)
+    report = cli("doctor", "--json").json
+    assert (report["scanned"], report["complete"]) == (1_001, True)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "found"), [(4.0, []), (-4.0, []), (6.5, [("clock", None)]), (-6.5, [("clock", None)])]
+)
+def test_a_wrong_clock_is_told(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, ahead: float, found: list[tuple[str, None]]
+) -> None:
+    """More than five seconds between this machine and the store are wrong, whichever is ahead."""
+    given = StoreClock.__init__
+
+    def with_a_time(clock: StoreClock, *arguments: Any) -> None:
+        given(clock, *arguments)
+        clock.observe(datetime.now(UTC) - timedelta(seconds=ahead), asked=SystemClock().monotonic())
+
+    monkeypatch.setattr(StoreClock, "__init__", with_a_time)
+    assert findings(cli) == found
+    assert cli("doctor", "--json").json["clockOffsetSeconds"] == pytest.approx(ahead, abs=0.5)
+
+
+def test_an_unknown_app_is_wrong_input(cli: Cli) -> None:
+    """--app is looked for before the store is asked."""
+    assert cli("doctor", "--app", "nojobs:app").code == 2
