@@ -7,6 +7,7 @@ without its caller being touched. Nothing is written here.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from oncetask.store.document import check_size
 from oncetask.threads import in_thread
 
 if TYPE_CHECKING:
-    from oncetask.app import CallNext, Handler
+    from oncetask.app import CallNext, ErrorHandler, Handler
     from oncetask.client import Client
     from oncetask.payload import Payload
     from oncetask.task import Task
@@ -152,13 +153,19 @@ class Execution:
             for function in self._handler.error_handlers:
                 try:
                     async with asyncio.timeout(_REPORT_SECONDS):
-                        answer = function(self._context, error)
-                        if answer is not None:
-                            await answer
-                except Exception:  # noqa: BLE001  # user code may raise anything
+                        await self._tell(function, error)
+                except (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt):  # user code raises anything
+                    if (task := asyncio.current_task()) is not None and task.cancelling():
+                        raise
                     _log.exception("an error handler failed for task %s", self._context.task_id)
         finally:
             running_context.reset(token)
+
+    async def _tell(self, function: ErrorHandler, error: Exception) -> None:
+        if inspect.iscoroutinefunction(function):
+            await function(self._context, error)
+        elif inspect.isawaitable(answer := await in_thread(function, self._context, error)):
+            await answer
 
     def _note_end(self, call: asyncio.Task[object]) -> None:
         if not call.cancelled():

@@ -226,6 +226,20 @@ async def test_one_that_is_too_large_fails_by_itself(backend: Backend, store: Ta
         assert failed.outcome is Outcome.FAILED
 
 
+async def test_one_that_is_no_document_fails_by_itself(store: TaskStore) -> None:
+    """A change to what no store can hold is answered with an error, and the others are applied."""
+    tasks = await stored(store, *(a_task(f"t{n}", lease_owner="l", leased_until=at(9)) for n in range(3)))
+    results = [1, object(), 3]
+
+    written = await store.apply(
+        [lifecycle.complete(task, result=result, now=NOW) for task, result in zip(tasks, results, strict=True)]
+    )
+
+    assert [one.applied for one in written] == [True, False, True]
+    assert isinstance(written[1].error, OncetaskError)
+    assert (await fetch(store, "t1")).outcome is None
+
+
 async def test_many_large_ones_together(store: TaskStore) -> None:
     """Changes that together are larger than one request takes are all applied."""
     tasks = await stored(store, *(a_task(f"t{n}", lease_owner="l", leased_until=at(9)) for n in range(20)))

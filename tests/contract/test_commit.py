@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
+
 from oncetask import lifecycle
+from oncetask.errors import OncetaskError
 from oncetask.store import TaskStore
 from oncetask.task import Outcome, Task
 from tests.contract.backends import Backend
@@ -154,3 +157,17 @@ async def test_a_new_task_that_is_too_large_stops_it_all(backend: Backend, store
         assert written.error is not None
         assert await store.get(["a", "large"]) == [None, None]
         assert (await follow(store, lifecycle.fail(task, written.error, delay=None, now=NOW))).outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize("part", ["change", "new task"])
+async def test_a_part_that_is_no_document_stops_it_all(store: TaskStore, part: str) -> None:
+    """Where one part is what no store can hold, nothing is stored, and the answer says why."""
+    task = await running(store)
+    broken = object() if part == "change" else 1
+    child = a_task("b", owner="\ud800" if part == "new task" else None)
+
+    written = await store.commit(lifecycle.complete(task, result=broken, now=NOW), [a_task("a"), child], None)
+
+    assert isinstance(written.error, OncetaskError)
+    assert await store.get(["a", "b"]) == [None, None]
+    assert (await fetch(store, "parent")).outcome is None

@@ -1,0 +1,1 @@
+"""Whole parts of the library together, on real stores."""

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-import grpc  # type: ignore[import-untyped]  # grpcio ships no types
 import pytest
 
 from oncetask import Client
 from tests.integration.places import FilePlace, FirestorePlace, MemoryPlace, Place
-
-
-@pytest.fixture(scope="session")
-def _grpc() -> Iterator[None]:
-    """Keeps grpc's poller, which ends when its last channel is collected: in some later test, whose loop it blocks."""
-
-    async def start() -> None:
-        grpc.aio.init_grpc_aio()
-
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(start())
-    loop.close()
-    yield
-    grpc.aio.shutdown_grpc_aio()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("firestore", marks=pytest.mark.emulator)])
@@ -33,7 +17,6 @@ def _opened_place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         return FilePlace(tmp_path)
     if request.param == "memory":
         return MemoryPlace()
-    request.getfixturevalue("_grpc")
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", request.getfixturevalue("emulator_host"))
     return FirestorePlace(request.getfixturevalue("project_id"))
 

@@ -66,6 +66,7 @@ class FilePlace(Place):
         self.url = f"sqlite:///{self.path}"
 
     async def put(self, documents: Mapping[str, Mapping[str, Any]]) -> None:
+        """Insert rows."""
         with closing(self._sql()) as sql, sql:
             version = _next_version(sql)
             for task_id, fields in documents.items():
@@ -74,11 +75,16 @@ class FilePlace(Place):
                 sql.execute(f"INSERT INTO tasks ({', '.join(row)}) VALUES ({places})", tuple(row.values()))  # noqa: S608  # ours
 
     async def change(self, task_id: str, **fields: Any) -> None:
+        """Update a row, and ring as the library does."""
         columns = _columns(fields)
         settings = "".join(f"{name} = ?, " for name in columns)
         with closing(self._sql()) as sql, sql:
             values = (*columns.values(), _next_version(sql), task_id)
             sql.execute(f"UPDATE tasks SET {settings}version = ? WHERE id = ?", values)  # noqa: S608  # ours
+        self.ring()
+
+    def ring(self) -> None:
+        """Tell those who listen that something was committed."""
         Path(f"{self.path}-bell").write_bytes(b"!")
 
     def _sql(self) -> sqlite3.Connection:
@@ -91,13 +97,16 @@ class MemoryPlace(Place):
     url = "memory://"
 
     def connect(self, env: str = "default") -> Client:
+        """Give the one client."""
         assert not self._clients, "nobody else can see what is in memory"
         return super().connect(env)
 
     async def put(self, documents: Mapping[str, Mapping[str, Any]]) -> None:
+        """Nobody can."""
         raise NotImplementedError
 
     async def change(self, task_id: str, **fields: Any) -> None:
+        """Nobody can."""
         raise NotImplementedError
 
 
@@ -120,11 +129,13 @@ class FirestorePlace(Place):
         return self._native
 
     async def aclose(self) -> None:
+        """Close Google's client too."""
         await super().aclose()
         if self._native is not None:
             await self._native._firestore_api.transport.close()
 
     async def put(self, documents: Mapping[str, Mapping[str, Any]]) -> None:
+        """Set documents through Google's client."""
         pairs = list(documents.items())
         for start in range(0, len(pairs), _AT_ONCE):
             batch = self.native.batch()
@@ -133,6 +144,7 @@ class FirestorePlace(Place):
             await batch.commit()
 
     async def change(self, task_id: str, **fields: Any) -> None:
+        """Update a document through Google's client."""
         await self.document(task_id).update({k: DELETE_FIELD if v is None else v for k, v in fields.items()})
 
     def document(self, task_id: str, env: str = "default") -> Any:

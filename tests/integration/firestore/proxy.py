@@ -15,6 +15,7 @@ class Proxy:
         self._target = target.rsplit(":", 1)
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     @property
     def host(self) -> str:
@@ -27,6 +28,7 @@ class Proxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._closed = True
         self._server.close()
         self.cut()
         if self._tasks:
@@ -39,8 +41,12 @@ class Proxy:
             writer.transport.abort()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         host, port = self._target
         there, back = await asyncio.open_connection(host, int(port))
+        if self._closed:
+            back.transport.abort()
+            return
         for source, sink in ((reader, back), (there, writer)):
             self._writers.add(sink)
             task = asyncio.create_task(self._pass_on(source, sink))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Coroutine
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -249,22 +249,10 @@ def test_loops_after_each_other(project_id: str) -> None:
 
 async def test_deadline(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that does not answer is waited for no longer than the limit of a request."""
-    hung_up = asyncio.Event()
-
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            await reader.read()
-        writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()
-        hung_up.set()
-
-    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server, asyncio.timeout(20):
-        port = server.sockets[0].getsockname()[1]
-        monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", f"127.0.0.1:{port}")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", f"127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(StoreUnavailable, match=r"DEADLINE_EXCEEDED|UNAVAILABLE"):
             await make_store(patience=0, rpc_timeout=0.2).open()
-        await hung_up.wait()
 
 
 async def test_environments(make_store: MakeStore) -> None:

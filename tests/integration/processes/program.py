@@ -1,0 +1,69 @@
+"""A worker's program, as a user would write one: `python -m tests.integration.processes.program WITNESS`.
+
+The store is the one of ONCETASK_STORE. Each run of a handler leaves a line in the witness file, which nothing of
+oncetask knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from oncetask import App, Context, FixedDelay, Payload, Worker, connect
+
+app = App("processes")
+
+
+class Job(Payload, kind="job"):
+    """Takes a moment, and says that it ran."""
+
+    number: int
+
+
+class Killer(Payload, kind="killer"):
+    """Takes its worker down with it."""
+
+
+class Patient(Payload, kind="patient"):
+    """Ends only when it is told to stop."""
+
+    number: int
+
+
+def note(line: object) -> None:
+    """Append a line to the witness file; appends of one line are atomic."""
+    with Path(sys.argv[1]).open("a") as witness:
+        witness.write(f"{line}\n")
+
+
+@app.handler(Job, timeout=5, retry=FixedDelay(50, 0.05))
+async def work(_: Context, job: Job) -> None:
+    """Take a moment."""
+    await asyncio.sleep(0.005)
+    note(job.number)
+
+
+@app.handler(Killer, timeout=5, retry=FixedDelay(2, 0.05))
+async def kill(_: Context, __: Killer) -> None:
+    """End the process without a word."""
+    note("killer")
+    os._exit(9)
+
+
+@app.handler(Patient, timeout=60)
+async def wait(ctx: Context, patient: Patient) -> None:
+    """Wait to be told to stop."""
+    note(patient.number)
+    await ctx.wait_aborted()
+
+
+async def main() -> None:
+    """Work until told to stop. A short lease, so that a test need not wait long for a rescue."""
+    async with connect() as client:
+        await Worker(app, client, concurrency=16, lease=2, grace=0.2).run(handle_signals=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

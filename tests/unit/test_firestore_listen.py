@@ -1,0 +1,285 @@
+"""The listener, on a stream whose other end is the test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc  # type: ignore[import-untyped]  # grpcio ships no types
+import pytest
+from google.cloud.firestore_v1.types import firestore as messages
+
+from oncetask.errors import StoreUnavailable
+from oncetask.store.firestore.codec import set_micros
+from oncetask.store.firestore.listen import Listener, Watch
+from oncetask.store.firestore.rpc import RpcFailed
+
+Response: Any = messages.ListenResponse.pb()
+Change: Any = messages.TargetChange.pb()
+Target: Any = messages.Target.pb()
+
+
+class Stream:
+    """The other end of one stream."""
+
+    def __init__(self) -> None:
+        self.sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.says: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def send(self, **change: Any) -> None:
+        """What the listener asks for."""
+        self.sent.put_nowait(change)
+
+    async def read(self) -> Any:
+        """What the listener hears."""
+        said = await self.says.get()
+        if isinstance(said, RpcFailed):
+            raise said
+        return said
+
+    def cancel(self) -> None:
+        """Break."""
+        self.break_off()
+
+    def break_off(self, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> None:
+        """End the stream."""
+        self.says.put_nowait(RpcFailed("Listen", code, "test"))
+
+    async def asked(self) -> int:
+        """Wait for the next target that is added, and give its number."""
+        async with asyncio.timeout(10):
+            while "add_target" not in (change := await self.sent.get()):
+                pass
+        number: int = change["add_target"].target_id
+        return number
+
+    def change(self, kind: int, *targets: int, code: int = 0) -> None:
+        """Tell a change of targets."""
+        response = Response()
+        response.target_change.target_change_type = kind
+        response.target_change.target_ids.extend(targets)
+        response.target_change.cause.code = code
+        self.says.put_nowait(response)
+
+    def snapshot(self) -> None:
+        """Tell that everything has been told."""
+        response = Response()
+        response.target_change.read_time.seconds = 9
+        self.says.put_nowait(response)
+
+    def document(self, name: str, version: int, *targets: int) -> None:
+        """Tell a document."""
+        response = Response()
+        response.document_change.document.name = name
+        set_micros(response.document_change.document.update_time, version)
+        response.document_change.target_ids.extend(targets)
+        self.says.put_nowait(response)
+
+    def removal(self, kind: str, name: str, *targets: int) -> None:
+        """Tell that a document does not match any more."""
+        response = Response()
+        getattr(response, kind).document = name
+        getattr(response, kind).removed_target_ids.extend(targets)
+        self.says.put_nowait(response)
+
+    def count(self, target: int, number: int) -> None:
+        """Tell how many documents match."""
+        response = Response()
+        response.filter.target_id = target
+        response.filter.count = number
+        self.says.put_nowait(response)
+
+
+class Other:
+    """The other end of all streams, and a watcher of one target."""
+
+    def __init__(self) -> None:
+        self.streams: asyncio.Queue[Stream] = asyncio.Queue()
+        self.told: asyncio.Queue[Any] = asyncio.Queue()
+        self.listener = Listener(self._open, explain=lambda error: StoreUnavailable(str(error)))
+
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
+        stream = Stream()
+        self.streams.put_nowait(stream)
+        yield stream
+
+    def watch(self, targets: int = 1) -> Watch:
+        """Watch something new."""
+        requests = [Target() for _ in range(targets)]
+        watch = Watch(requests, deliver=self._deliver, fail=self.told.put_nowait)
+        self.listener.add(watch)
+        return watch
+
+    def _deliver(self, documents: list[Any], _read_time: Any) -> None:
+        self.told.put_nowait(sorted(document.name for document in documents))
+
+    async def stream(self) -> Stream:
+        """Wait for the next stream that is opened."""
+        async with asyncio.timeout(10):
+            return await self.streams.get()
+
+    async def next(self) -> Any:
+        """Wait for what the watcher is told next."""
+        async with asyncio.timeout(10):
+            return await self.told.get()
+
+
+@pytest.fixture
+async def other() -> AsyncIterator[Other]:
+    """The other end, of a listener that is closed in the end."""
+    other = Other()
+    yield other
+    await other.listener.aclose()
+
+
+async def settle() -> None:
+    """Let everything happen that does not wait for anybody."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_only_snapshots(other: Other) -> None:
+    """Nothing is told before the target is current and a snapshot says that all of it is there."""
+    other.watch()
+    stream = await other.stream()
+    target = await stream.asked()
+    stream.document("a", 1, target)
+    stream.snapshot()
+    stream.change(Change.CURRENT, target)
+    await settle()
+    assert other.told.empty()
+    stream.snapshot()
+    assert await other.next() == ["a"]
+
+
+async def test_every_target_of_a_watch(other: Other) -> None:
+    """A watch of several targets is told when all of them are current."""
+    other.watch(targets=2)
+    stream = await other.stream()
+    first, second = await stream.asked(), await stream.asked()
+    stream.document("a", 1, first)
+    stream.change(Change.CURRENT, first)
+    stream.snapshot()
+    await settle()
+    assert other.told.empty()
+    stream.document("b", 1, second)
+    stream.change(Change.CURRENT, second)
+    stream.snapshot()
+    assert await other.next() == ["a", "b"]
+
+
+async def current(other: Other, *names: str) -> tuple[Stream, int]:
+    """Watch a target that is told with these documents."""
+    other.watch()
+    stream = await other.stream()
+    target = await stream.asked()
+    for name in names:
+        stream.document(name, 1, target)
+    stream.change(Change.CURRENT, target)
+    stream.snapshot()
+    assert await other.next() == sorted(names)
+    return stream, target
+
+
+@pytest.mark.parametrize("kind", ["document_delete", "document_remove"])
+async def test_gone(other: Other, kind: str) -> None:
+    """A document that is deleted, or does not match any more, is not told any more."""
+    stream, target = await current(other, "a", "b")
+    stream.removal(kind, "a", target)
+    stream.snapshot()
+    assert await other.next() == ["b"]
+
+
+async def test_same_state(other: Other) -> None:
+    """A snapshot of the same versions is not told again; one of a newer version is."""
+    stream, target = await current(other, "a")
+    stream.snapshot()
+    stream.document("a", 1, target)
+    stream.snapshot()
+    stream.document("a", 2, target)
+    stream.snapshot()
+    assert await other.next() == ["a"]
+    assert other.told.empty()
+
+
+async def test_reset(other: Other) -> None:
+    """After a reset only what is told anew is there, and only once that is all."""
+    stream, target = await current(other, "a", "b")
+    stream.change(Change.RESET, target)
+    stream.snapshot()
+    stream.document("b", 1, target)
+    stream.snapshot()
+    await settle()
+    assert other.told.empty()
+    stream.change(Change.CURRENT, target)
+    stream.snapshot()
+    assert await other.next() == ["b"]
+
+
+async def test_wrong_count(other: Other) -> None:
+    """Where the server counts other documents than were told, the target is asked for anew; old news is ignored."""
+    stream, target = await current(other, "a", "b")
+    stream.count(target, 2)
+    stream.count(target, 1)
+    again = await stream.asked()
+    assert again != target
+    stream.document("old", 1, target)
+    stream.document("a", 1, again)
+    stream.change(Change.CURRENT, target, again)
+    stream.snapshot()
+    assert await other.next() == ["a"]
+
+
+async def test_target_lost(other: Other) -> None:
+    """A target that the server drops for a passing reason is asked for anew."""
+    stream, target = await current(other, "a")
+    stream.change(Change.REMOVE, target, code=grpc.StatusCode.UNAVAILABLE.value[0])
+    again = await stream.asked()
+    stream.document("b", 1, again)
+    stream.change(Change.CURRENT, again)
+    stream.snapshot()
+    assert await other.next() == ["b"]
+
+
+async def test_target_refused(other: Other) -> None:
+    """A target that the server refuses ends its watch with the reason, and no other."""
+    stream, target = await current(other, "a")
+    stream.change(Change.REMOVE, target, code=grpc.StatusCode.PERMISSION_DENIED.value[0])
+    assert isinstance(await other.next(), StoreUnavailable)
+    other.watch()
+    assert await stream.asked() != target
+
+
+async def test_removed_at_our_wish(other: Other) -> None:
+    """The answer to a removal that we asked for is no news."""
+    stream, _ = await current(other, "a")
+    gone = other.watch()
+    target = await stream.asked()
+    await other.listener.remove(gone)
+    stream.change(Change.REMOVE, target)
+    await settle()
+    assert other.told.empty()
+
+
+async def test_break(other: Other) -> None:
+    """After a break every target is asked for anew, and told whatever it is."""
+    stream, _ = await current(other, "a")
+    stream.break_off()
+    stream = await other.stream()
+    target = await stream.asked()
+    stream.document("a", 1, target)
+    stream.change(Change.CURRENT, target)
+    stream.snapshot()
+    assert await other.next() == ["a"]
+
+
+async def test_refused_stream(other: Other) -> None:
+    """A stream that is refused ends all watches; the next watch tries another one."""
+    stream, _ = await current(other, "a")
+    stream.break_off(grpc.StatusCode.PERMISSION_DENIED)
+    assert isinstance(await other.next(), StoreUnavailable)
+    await settle()
+    await current(other, "b")
