@@ -13,7 +13,7 @@ from tests.integration.processes.conftest import Crew
 from tests.integration.processes.program import Job, Killer, Patient
 
 _TASKS = 2_000
-_KILLS = 12
+_KILLS = 8
 
 
 @pytest.mark.timeout(150)
