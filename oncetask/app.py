@@ -121,7 +121,7 @@ class App:
         return register
 
     def error_handler(self, function: E) -> E:
-        """Call this after every failed attempt (`async def` or `def`), with the context and the error."""
+        """Call this after every failed attempt, with the context and the error; `async def`, or `def` (in a thread)."""
         if not callable(function):
             msg = f"error_handler takes a function (ctx, error), not {function!r}"
             raise TypeError(msg)

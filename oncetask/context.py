@@ -87,7 +87,7 @@ class Context:
         self._ends = self._clock.monotonic() + limit
         self.deadline: datetime = self._clock.now().earliest + timedelta(seconds=limit)
         """When this run is told to stop (aware)."""
-        self._staged: list[Task] = []
+        self._staged: dict[str, Task] = {}
         self._batch: Any = None
 
     @property
@@ -153,10 +153,11 @@ class Context:
     def enqueue(self, payload: Payload, **options: Unpack[EnqueueOptions]) -> str:
         """Stage a new task and give its id: it is stored together with this task's completion, or not at all.
 
-        Not awaited. One whose id exists already is left out. Options and errors are those of `Client.enqueue`.
+        Not awaited. One whose id exists already, or is staged, is left out. Options and errors are those of `Client.enqueue`.
         """
         task = new_task(payload, options, self._clock.now(), place=len(self._staged))
-        self._staged.append(task)
+        if task.id != self.task_id:
+            self._staged.setdefault(task.id, task)
         return task.id
 
     @property
@@ -172,7 +173,7 @@ class Context:
     @property
     def staged(self) -> tuple[tuple[Task, ...], Any]:
         """What the completion takes along: the new tasks, and the user's batch or None."""
-        return tuple(self._staged), self._batch
+        return tuple(self._staged.values()), self._batch
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:

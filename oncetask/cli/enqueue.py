@@ -154,18 +154,11 @@ def _payload(kind: str, data: str, app: str | None) -> Payload:
 
 
 def _read_json(data: str) -> dict[str, Any]:
-    name, text = "data", data
-    if data == "-":
-        name, text = "stdin", sys.stdin.buffer.read().decode(errors="surrogateescape")
-    elif data.startswith("@"):
-        name = data[1:]
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            msg = f"data cannot be read from {name!r}: {error}"
-            raise BadInput(msg) from error
+    name, text = _text(data)
     try:
         read = json.loads(text, parse_constant=_refuse_constant)
+    except BadInput:
+        raise
     except json.JSONDecodeError as error:
         near = text[error.pos : error.pos + 20]
         msg = f"{name} is no JSON: {error.msg} at line {error.lineno}, column {error.colno}, before {near!r}"
@@ -173,10 +166,26 @@ def _read_json(data: str) -> dict[str, Any]:
     except RecursionError as error:
         msg = f"{name} is JSON that is nested too deep"
         raise BadInput(msg) from error
+    except ValueError as error:  # a number of thousands of digits
+        msg = f"{name} cannot be read as JSON: {error}"
+        raise BadInput(msg) from error
     if not isinstance(read, dict):
         msg = f'{name} must be a JSON object, such as {{"to": "ada@example.com"}}, not {text[:80]!r}'
         raise BadInput(msg)
     return read
+
+
+def _text(data: str) -> tuple[str, str]:
+    """Give the text that is meant, and what to call it."""
+    if data != "-" and not data.startswith("@"):
+        return "data", data
+    name = "stdin" if data == "-" else data[1:]
+    try:
+        content = sys.stdin.buffer.read() if data == "-" else Path(name).read_bytes()
+        return name, content.decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        msg = f"data cannot be read from {name!r}: {error}"
+        raise BadInput(msg) from error
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from oncetask.cli.exits import DONE, INTERRUPTED, BadInput
+from oncetask.cli.exits import DONE, FAILED, INTERRUPTED, BadInput
 from oncetask.cli.logs import LogLevel, set_up_logging
 from oncetask.cli.options import Env, Json, Store
 from oncetask.cli.output import Output
@@ -100,13 +100,14 @@ def _run_to_the_end(work: Callable[[], Coroutine[None, None, None]]) -> None:
     `asyncio.run` would wait for coroutines that ignore their cancellation, and the interpreter for their threads;
     but what was to end in order has ended when `work` has.
     """
-    runner = asyncio.Runner()
+    runner, code = asyncio.Runner(), FAILED
     try:
         runner.run(work())
+        code = DONE
     except KeyboardInterrupt:  # the second one: the worker has answered the first
         _leave(INTERRUPTED)
     finally:
-        limit = threading.Timer(_LAST_SECONDS, _leave, (DONE, "handlers are still running; not waiting for them"))
+        limit = threading.Timer(_LAST_SECONDS, _leave, (code, "handlers are still running; not waiting for them"))
         limit.daemon = True
         limit.start()
         atexit.register(limit.cancel)  # all threads have ended by then

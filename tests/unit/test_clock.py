@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Any
 
@@ -88,6 +88,16 @@ class TestInstants:
         with pytest.raises(ValueError, match=r"deadline must be aware .*tzinfo=UTC"):
             check_instant("deadline", datetime(2030, 1, 1))  # noqa: DTZ001  # the mistake that is refused
 
+    def test_a_zone_that_does_not_know_its_offset_is_none(self) -> None:
+        """A datetime with a zone that gives no offset is as naive as one without."""
+
+        class Nowhere(tzinfo):
+            def utcoffset(self, when: datetime | None) -> None:
+                return None
+
+        with pytest.raises(ValueError, match="deadline must be aware"):
+            check_instant("deadline", datetime(2030, 1, 1, tzinfo=Nowhere()))
+
     @pytest.mark.parametrize("wrong", ["2030-01-01T00:00:00Z", 1.5, None, date(2030, 1, 1), timedelta(1)])
     def test_what_is_no_datetime_is_refused(self, wrong: Any) -> None:
         """Texts, numbers, dates and durations are no instants."""
@@ -112,7 +122,8 @@ class TestInstants:
         assert from_micros(to_micros(instant)) == instant
 
     def test_microseconds_count_from_the_epoch(self) -> None:
-        """The epoch is zero, one microsecond before it is minus one."""
+        """The first instant of 1970 is zero, one microsecond before it is minus one."""
+        assert datetime(1970, 1, 1, tzinfo=UTC) == EPOCH
         assert to_micros(EPOCH) == 0
         assert to_micros(EPOCH - MICROSECOND) == -1
 

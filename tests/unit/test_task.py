@@ -8,7 +8,7 @@ import pytest
 
 from oncetask.errors import InvalidPayload
 from oncetask.payload import Payload
-from oncetask.task import NO_WAIT, Outcome, Stats, TaskStatus
+from oncetask.task import NO_WAIT, Outcome, Stats, Task, TaskStatus
 from tests.support import MICROSECOND, T0, a_task, at
 
 
@@ -81,6 +81,13 @@ class TestStatus:
 
 class TestRecord:
     """A record is frozen, and its data are a payload."""
+
+    def test_a_new_task_has_done_nothing(self) -> None:
+        """What is not said about a task is that nothing has happened to it yet; its shape is the first one."""
+        task = Task(id="t", kind="greet", data={}, wait_until=T0, created_at=T0)
+
+        assert (task.attempts, task.cancel_attempts, task.version, task.errors) == (0, 0, 0, ())
+        assert (task.schema, task.is_cancelled, task.outcome, task.lease_owner) == (1, False, None, None)
 
     def test_a_task_is_frozen(self) -> None:
         """A record cannot be changed; a change makes a new one."""

@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import tenacity
@@ -163,6 +164,7 @@ class Connection:
 
     def _connect(self) -> sqlite3.Connection:
         sql = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)
+        sql.text_factory = partial(str, encoding="utf-8", errors="replace")  # one bad row must not fail a query for all
         try:
             prepare(sql, self._path)
         except BaseException:

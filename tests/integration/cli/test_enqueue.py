@@ -50,7 +50,7 @@ def test_a_delay_counts_from_now(cli: Cli, client: SyncClient) -> None:
 
 def test_data_comes_from_a_file_or_stdin(cli: Cli, client: SyncClient, folder: Path) -> None:
     """@FILE and - are read, as UTF-8."""
-    (folder / "mail.json").write_text('{"to": "Zoë"}')
+    (folder / "mail.json").write_text('{"to": "Zoë"}', encoding="utf-8-sig")  # as Windows writes it
     assert client.get_task(cli("enqueue", "mail", "@mail.json").out.strip()).data == {"to": "Zoë"}
     read = cli("enqueue", "mail", "-", stdin='{"to": "Bjørn"}'.encode())
     assert client.get_task(read.out.strip()).data == {"to": "Bjørn"}
@@ -74,6 +74,7 @@ def test_a_raw_payload_takes_any_object(cli: Cli, client: SyncClient) -> None:
         (("greet", "[1]"), "data must be a JSON object"),
         (("greet", '{"a": NaN}'), "data may not hold NaN"),
         (("greet", "[" * 100_000), "data is JSON that is nested too deep"),
+        (("greet", f'{{"a": {"1" * 5_000}}}'), "data cannot be read as JSON: Exceeds the limit"),
         (("greet", "@nowhere.json"), "data cannot be read from 'nowhere.json'"),
         (("Greet", "{}"), "kind must be 1 to 100 of the characters a-z 0-9 . _ -"),
         (("greet", "{}", "--task-id", "a/b"), "task_id may not contain a slash"),
@@ -97,7 +98,9 @@ def test_bad_input_is_named(cli: Cli, arguments: tuple[str, ...], message: str) 
 
 def test_bytes_that_are_no_text_are_refused(cli: Cli) -> None:
     """Latin-1 on stdin is wrong input, not a traceback."""
-    assert cli("enqueue", "mail", "-", stdin=b'{"to": "Bj\xf8rn"}').code == 2
+    answer = cli("enqueue", "mail", "-", stdin=b'{"to": "Bj\xf8rn"}')
+    assert answer.code == 2
+    assert answer.err.startswith("error: data cannot be read from 'stdin': 'utf-8' codec can't decode byte 0xf8")
 
 
 def test_an_app_gives_the_id(cli: Cli) -> None:

@@ -48,7 +48,9 @@ async def test_one_stream(store: FirestoreStore) -> None:
         assert [await soon(feed) for feed in feeds] == [None] * 20
         assert await soon(line) == []
         await store.create([a_task("t7")])
-        assert (await until(feeds[7], bool)) == await read(store, "t7") or True
+        found = await until(feeds[7], bool)
+        assert found is not None
+        assert found.version == (await read(store, "t7")).version
         assert [task.id for task in await until(line, bool)] == ["t7"]
         (call,) = calls
     assert call._call.done()
