@@ -13,7 +13,7 @@ from uuid import uuid4
 from oncetask import lifecycle
 from oncetask.clock import Duration, check_instant, seconds
 from oncetask.errors import StoreUnavailable, TaskNotFound
-from oncetask.payload import Payload, check_resource_key, check_task_id, derive_task_id, kind_of
+from oncetask.payload import Payload, check_indexed, check_resource_key, check_task_id, derive_task_id, kind_of
 from oncetask.store import TaskFilter, TaskStore
 from oncetask.store.document import check_size
 from oncetask.store.url import open_store
@@ -30,7 +30,6 @@ __all__ = ["Client", "EnqueueOptions", "connect", "new_task"]
 _CHUNK = 500
 _LARGEST_PAGE = 1_000
 _SEARCHED_AT_ONCE = 200
-_LONGEST_OWNER_BYTES = 1_000
 
 
 class EnqueueOptions(TypedDict, total=False):
@@ -184,7 +183,7 @@ class Client:
             _by_status(wanted),
             kind=None if kind is None else kind_of(kind),
             resource_key=check_resource_key(resource_key),
-            owner=owner,
+            owner=check_indexed("owner", owner),
             parent=parent,
         )
         at_once = limit if wanted is None or wanted.is_done else max(limit, _SEARCHED_AT_ONCE)
@@ -337,7 +336,7 @@ def new_task(payload: Payload, options: EnqueueOptions, now: Now, *, place: int 
         wait_until=_wait_until(payload, options, now.earliest) or now.earliest + timedelta(microseconds=place),
         created_at=now.earliest + timedelta(microseconds=place),
         timeout=seconds("timeout", options["timeout"]) if "timeout" in options else None,
-        owner=_owner(options.get("owner")),
+        owner=check_indexed("owner", options.get("owner")),
         create_id=uuid4().hex,
     )
     return task.evolve(due_at=lifecycle.due_at(task))
@@ -358,13 +357,6 @@ def _wait_until(payload: Payload, options: EnqueueOptions, now: datetime) -> dat
         return now + timedelta(seconds=seconds("delay", options["delay"], zero=True))
     instant = options["wait_until"] if "wait_until" in options else payload.wait_until()
     return None if instant is None else check_instant("wait_until", instant)
-
-
-def _owner(owner: str | None) -> str | None:
-    if owner is not None and (not isinstance(owner, str) or not owner or len(owner.encode()) > _LONGEST_OWNER_BYTES):
-        msg = f"owner must be None or a text of 1 to {_LONGEST_OWNER_BYTES} bytes, not {owner!r}"
-        raise ValueError(msg)
-    return owner
 
 
 def _status(status: TaskStatus | str) -> TaskStatus:

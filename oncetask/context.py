@@ -153,7 +153,8 @@ class Context:
     def enqueue(self, payload: Payload, **options: Unpack[EnqueueOptions]) -> str:
         """Stage a new task and give its id: it is stored together with this task's completion, or not at all.
 
-        Not awaited. One whose id exists already, or is staged, is left out. Options and errors are those of `Client.enqueue`.
+        Not awaited. One whose id exists or is staged already is left out. Options and errors: `Client.enqueue`'s.
+        `Client.enqueue`.
         """
         task = new_task(payload, options, self._clock.now(), place=len(self._staged))
         if task.id != self.task_id:

@@ -44,7 +44,8 @@ class DueLine:
         self._dry_kinds: frozenset[str] = frozenset()
         self._beyond: Cursor | None = None
         self._bell: Feed[list[Task]] | None = None
-        self._bell_kinds: frozenset[str] = frozenset()
+        self._bell_place: tuple[frozenset[str], Cursor | None] = (frozenset(), None)
+        self._left_alone: list[Task] = []
         self._bell_open = AsyncExitStack()
         self._ring: asyncio.Task[list[Task]] | None = None
         self._front: list[Task] = []
@@ -109,13 +110,18 @@ class DueLine:
         found = await self._store.due(kinds, now=now, limit=self._ahead, after=self._beyond)
         full = len(found) == self._ahead
         self._buffer = deque(task for task in found if self._is_news(task))
+        self._left_alone = [*(self._left_alone if self._beyond else ()), *filter(self._is_left_alone, found)]
         # A whole page of nothing new (poison, or held under a clock that is behind) must not hide what stands after it.
-        last = found[-1] if full and not self._buffer else None
-        self._beyond = Cursor(last.due_at, last.id) if last is not None and last.due_at is not None else None
+        self._beyond = _behind(found[-1]) if full and not self._buffer else None
         self._dry_kinds = frozenset() if full else kinds
 
     def _is_news(self, task: Task) -> bool:
         return self._seen.get(task.id, -1) < task.version and triage(task, self._store.clock.now()) is not Step.LEAVE
+
+    def _is_left_alone(self, task: Task) -> bool:
+        """Tell a task that is due and yet not for this worker, now or later: a newer version's, say."""
+        now = self._store.clock.now()
+        return triage(task, now) is Step.LEAVE and _wait(task, now) is None
 
     async def _listen(self, kinds: frozenset[str], changed: asyncio.Event) -> bool:
         """Wait for the doorbell, the next due time or the slow poll. False: `changed` was set instead."""
@@ -163,11 +169,14 @@ class DueLine:
         return max(0.0, min([self._poll_at - self._loop.time(), *(wait for wait in waits if wait is not None)]))
 
     async def _open_bell(self, kinds: frozenset[str]) -> None:
-        if self._bell is not None and self._bell_kinds == kinds:
+        # So many at the head of the line would be all that the doorbell ever shows; then it hangs behind them.
+        after = _behind(self._left_alone[-1]) if len(self._left_alone) >= _DOORBELL_WIDTH else None
+        if self._bell is not None and self._bell_place == (kinds, after):
             return
         await self._close_bell()
-        self._bell_kinds = kinds
-        self._bell = await self._bell_open.enter_async_context(self._store.watch_due(kinds, limit=_DOORBELL_WIDTH))
+        self._bell_place = (kinds, after)
+        watch = self._store.watch_due(kinds, limit=_DOORBELL_WIDTH, after=after)
+        self._bell = await self._bell_open.enter_async_context(watch)
         self._ring = asyncio.ensure_future(self._bell.get())
 
     async def _close_bell(self) -> None:
@@ -176,6 +185,10 @@ class DueLine:
             self._ring.cancel()
             self._ring = None
         await self._bell_open.aclose()
+
+
+def _behind(task: Task) -> Cursor | None:
+    return None if task.due_at is None else Cursor(task.due_at, task.id)
 
 
 def _wait(task: Task, now: Now) -> float | None:

@@ -17,7 +17,7 @@ from oncetask.errors import InvalidPayload
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["Payload", "check_kind", "check_resource_key", "check_task_id", "derive_task_id", "kind_of"]
+__all__ = ["Payload", "check_indexed", "check_kind", "check_resource_key", "check_task_id", "derive_task_id", "kind_of"]
 
 _KIND = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _RESERVED = ("kind", "idempotency_key", "resource_key", "wait_until", "recurrence")
@@ -149,12 +149,17 @@ def check_task_id(task_id: str) -> str:
 
 def check_resource_key(key: str | None) -> str | None:
     """Check a resource key: None, or 1 to 1,000 bytes of text."""
-    if key is None:
+    return check_indexed("resource_key", key)
+
+
+def check_indexed(name: str, text: str | None) -> str | None:
+    """Check what queries ask for: None, or 1 to 1,000 bytes of text (longer values are cut in indexes)."""
+    if text is None:
         return None
-    if not isinstance(key, str) or not key or _has_surrogates(key) or len(key.encode()) > _LONGEST_KEY_BYTES:
-        msg = f"resource_key must be None or a text of 1 to {_LONGEST_KEY_BYTES} bytes in UTF-8, not {_short(key)}"
+    if not isinstance(text, str) or not text or _has_surrogates(text) or len(text.encode()) > _LONGEST_KEY_BYTES:
+        msg = f"{name} must be None or a text of 1 to {_LONGEST_KEY_BYTES} bytes in UTF-8, not {_short(text)}"
         raise ValueError(msg)
-    return key
+    return text
 
 
 def derive_task_id(kind: str, key: str) -> str:

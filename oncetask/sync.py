@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import gc
 import os
 import threading
+import weakref
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from oncetask.client import Client, EnqueueOptions
+from oncetask.errors import StoreUnavailable
 from oncetask.store.url import open_store
 
 if TYPE_CHECKING:
@@ -30,7 +35,7 @@ def connect_sync(
 ) -> SyncClient:
     """Make a blocking, thread-safe client; arguments and errors are those of `connect`.
 
-    After a fork the child opens a connection of its own at its next call.
+    It closes itself before a fork of the process; parent and child open connections of their own at their next call.
     """
     return SyncClient(lambda: Client(open_store(url, env=env, credentials=credentials)))
 
@@ -56,12 +61,15 @@ class SyncClient:
         self.close()
 
     def close(self) -> None:
-        """Close the store and end the thread; the next use opens both again."""
+        """Close the store and end the thread; the next use opens both again.
+
+        What other threads wait for ends with StoreUnavailable.
+        """
         with self._opening:
             loop, self._loop = self._loop, None
             if loop is None or self._process != os.getpid():
                 return
-            asyncio.run_coroutine_threadsafe(self._client.aclose(), loop).result()
+            asyncio.run_coroutine_threadsafe(self._wind_up(), loop).result()
             loop.call_soon_threadsafe(loop.stop)
             self._thread.join()
             loop.close()
@@ -191,17 +199,50 @@ class SyncClient:
         waiting = asyncio.run_coroutine_threadsafe(start(client), self._loop)
         try:
             return waiting.result()
+        except CancelledError as error:
+            msg = "the client was closed while this call waited: by close(), or for a fork of this process"
+            raise StoreUnavailable(msg) from error
         except BaseException:
             waiting.cancel()  # Ctrl-C, say: nobody waits for it any more
             raise
 
+    async def _wind_up(self) -> None:
+        """End what other threads wait for, and close the store."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for other in others:
+            other.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._client.aclose()
+
     def _fresh(self) -> Client:
-        """Give the client of this process, on a running loop: a fork takes neither threads nor connections along."""
+        """Give the client of this process, on a running loop."""
         with self._opening:
-            if self._process != os.getpid():
+            if self._process != os.getpid():  # a fork that ran no hooks has left us without thread and connection
                 self._client, self._loop, self._process = self._make(), None, os.getpid()
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=self._loop.run_forever, name="oncetask-client", daemon=True)
                 self._thread.start()
+                _close_before_fork(self)
             return self._client
+
+
+_open: weakref.WeakSet[SyncClient] = weakref.WeakSet()
+
+
+@functools.cache
+def _watch_forks() -> None:
+    os.register_at_fork(before=_close_all)
+
+
+def _close_before_fork(client: SyncClient) -> None:
+    """Neither threads nor connections survive a fork (grpc crashes the child): both sides open their own again."""
+    _watch_forks()
+    _open.add(client)
+
+
+def _close_all() -> None:
+    for client in tuple(_open):
+        client.close()
+        _open.discard(client)
+    gc.collect()  # a channel lives on in cycles, and grpc's thread with it

@@ -224,10 +224,11 @@ class Worker:
 
     def _free_slot(self, execution: Execution, kind: str) -> None:
         """Free the slot when the handler has ended, so that the record travels together with the next claims."""
+        slots = self._slots  # of this run: a thread may outlive it
         if execution.thread is None or execution.thread.done():
-            self._slots.give(kind)
+            slots.give(kind)
         else:
-            execution.thread.add_done_callback(lambda _: self._slots.give(kind))
+            execution.thread.add_done_callback(lambda _: slots.give(kind))
 
     def _ended(self, running: asyncio.Task[None]) -> None:
         del self._executions[running]

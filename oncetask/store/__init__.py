@@ -180,10 +180,13 @@ class TaskStore(ABC):
         """Count tasks by kind and status."""
 
     @abstractmethod
-    def watch_due(self, kinds: Collection[str], *, limit: int) -> AbstractAsyncContextManager[Feed[list[Task]]]:
+    def watch_due(
+        self, kinds: Collection[str], *, limit: int, after: Cursor | None = None
+    ) -> AbstractAsyncContextManager[Feed[list[Task]]]:
         """Watch the doorbell: the `limit` tasks of these kinds that have the earliest `dueAt`, due or not.
 
         - The feed gives them once at the start, then whenever they may have changed, whoever changed them.
+        - `after` looks only at what stands behind a place in the line.
         - Nothing is read while nothing is written.
         - A break of the connection is mended; what changed meanwhile is in the next value.
         """

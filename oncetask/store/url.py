@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["environment", "open_store"]
 
 _EXAMPLES = "firestore://PROJECT[/DATABASE], sqlite:///file.db (four slashes for an absolute path) or memory://"
+_PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]*")  # with "example.com:" in front of it, for some
 _ENV = re.compile(r"(?!\.{1,2}$)(?!__.*__$)[A-Za-z0-9._-]{1,100}")
 _PASSING_DISKS = ("K_SERVICE", "FUNCTION_TARGET", "CLOUD_RUN_JOB", "KUBERNETES_SERVICE_HOST")
 _EMULATOR_PROJECT = "demo-oncetask"
@@ -69,7 +70,7 @@ def _named(url: str, env: str, credentials: object) -> TaskStore:
         return SqliteStore(":memory:", env=env)
     if parts.scheme == "sqlite" and not parts.netloc and path and path != ":memory:" and plain and "\0" not in path:
         return SqliteStore(path, env=env)
-    if parts.scheme == "firestore" and parts.netloc and "/" not in path and plain:
+    if parts.scheme == "firestore" and _PROJECT.fullmatch(parts.netloc) and "/" not in path and plain:
         return _firestore(env=env, project=parts.netloc, database=path or None, credentials=credentials)
     msg = f"url must be {_EXAMPLES}, not {url!r}"
     raise ValueError(msg)

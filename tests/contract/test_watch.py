@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from oncetask import lifecycle
-from oncetask.store import TaskStore
+from oncetask.store import Cursor, TaskStore
 from oncetask.store.document import encode
 from oncetask.task import NO_WAIT, Outcome, Task
 from tests.contract.backends import Backend
@@ -36,6 +36,15 @@ class TestDoorbell:
 
         async with store.watch_due(["greet"], limit=2) as feed:
             await until(feed, ids("cancelled", "soon"))
+
+    async def test_it_can_hang_behind_a_place(self, store: TaskStore) -> None:
+        """Behind a place in the line it shows only what stands later, by time and then by id."""
+        *_, last = await stored(store, *(a_task(name, wait_until=at(1)) for name in ("a", "b")))
+        await stored(store, a_task("c", wait_until=at(1)), a_task("early"), a_task("d", wait_until=at(2)))
+        assert last.due_at is not None
+
+        async with store.watch_due(["greet"], limit=3, after=Cursor(last.due_at, last.id)) as feed:
+            await until(feed, ids("c", "d"))
 
     async def test_it_begins_with_nothing(self, store: TaskStore) -> None:
         """An empty line is a first value too."""

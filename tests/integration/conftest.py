@@ -12,7 +12,8 @@ from tests.integration.places import FilePlace, FirestorePlace, MemoryPlace, Pla
 
 
 @pytest.fixture(params=["sqlite", pytest.param("firestore", marks=pytest.mark.emulator)])
-def _opened_place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Place:
+def opened_place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Place:
+    """Where the tasks are, for tests that run without a loop or make their own."""
     if request.param == "sqlite":
         return FilePlace(tmp_path)
     if request.param == "memory":
@@ -22,10 +23,10 @@ def _opened_place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
-async def place(_opened_place: Place) -> AsyncIterator[Place]:
+async def place(opened_place: Place) -> AsyncIterator[Place]:
     """Where this test's tasks are; clients that it gives are closed at the end."""
-    yield _opened_place
-    await _opened_place.aclose()
+    yield opened_place
+    await opened_place.aclose()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sqlite3
@@ -26,8 +27,6 @@ class Place(ABC):
     """One store's data. A field that is None in a raw write is absent afterwards."""
 
     url: str
-    has_batches = False
-    """Callers can have write batches and transactions of their own."""
 
     def __init__(self) -> None:
         self._clients: list[Client] = []
@@ -67,6 +66,13 @@ class FilePlace(Place):
 
     async def put(self, documents: Mapping[str, Mapping[str, Any]]) -> None:
         """Insert rows."""
+        await asyncio.to_thread(self._insert, documents)
+
+    async def change(self, task_id: str, **fields: Any) -> None:
+        """Update a row, and ring as the library does."""
+        await asyncio.to_thread(self._update, task_id, _columns(fields))
+
+    def _insert(self, documents: Mapping[str, Mapping[str, Any]]) -> None:
         with closing(self._sql()) as sql, sql:
             version = _next_version(sql)
             for task_id, fields in documents.items():
@@ -74,17 +80,11 @@ class FilePlace(Place):
                 places = ", ".join("?" * len(row))
                 sql.execute(f"INSERT INTO tasks ({', '.join(row)}) VALUES ({places})", tuple(row.values()))  # noqa: S608  # ours
 
-    async def change(self, task_id: str, **fields: Any) -> None:
-        """Update a row, and ring as the library does."""
-        columns = _columns(fields)
+    def _update(self, task_id: str, columns: Mapping[str, Any]) -> None:
         settings = "".join(f"{name} = ?, " for name in columns)
         with closing(self._sql()) as sql, sql:
             values = (*columns.values(), _next_version(sql), task_id)
             sql.execute(f"UPDATE tasks SET {settings}version = ? WHERE id = ?", values)  # noqa: S608  # ours
-        self.ring()
-
-    def ring(self) -> None:
-        """Tell those who listen that something was committed."""
         Path(f"{self.path}-bell").write_bytes(b"!")
 
     def _sql(self) -> sqlite3.Connection:
@@ -112,8 +112,6 @@ class MemoryPlace(Place):
 
 class FirestorePlace(Place):
     """A project of its own in the emulator."""
-
-    has_batches = True
 
     def __init__(self, project: str) -> None:
         super().__init__()

@@ -8,6 +8,6 @@ __all__ = ["EVERYWHERE", "ON_FIRESTORE", "ON_SQLITE"]
 
 _FIRESTORE = pytest.param("firestore", marks=pytest.mark.emulator)
 
-EVERYWHERE = pytest.mark.parametrize("_opened_place", ["memory", "sqlite", _FIRESTORE], indirect=True)
-ON_FIRESTORE = pytest.mark.parametrize("_opened_place", [_FIRESTORE], indirect=True)
-ON_SQLITE = pytest.mark.parametrize("_opened_place", ["sqlite"], indirect=True)
+EVERYWHERE = pytest.mark.parametrize("opened_place", ["memory", "sqlite", _FIRESTORE], indirect=True)
+ON_FIRESTORE = pytest.mark.parametrize("opened_place", [_FIRESTORE], indirect=True)
+ON_SQLITE = pytest.mark.parametrize("opened_place", ["sqlite"], indirect=True)

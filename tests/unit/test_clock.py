@@ -95,6 +95,8 @@ class TestInstants:
             def utcoffset(self, when: datetime | None) -> None:
                 return None
 
+            tzname = dst = utcoffset
+
         with pytest.raises(ValueError, match="deadline must be aware"):
             check_instant("deadline", datetime(2030, 1, 1, tzinfo=Nowhere()))
 

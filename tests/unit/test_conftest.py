@@ -52,9 +52,7 @@ def test_blocking_the_loop_fails(session: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*The event loop was blocked by time.sleep.*"])
 
 
-def test_foreign_environment_is_out_of_sight(
-    session: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_foreign_environment_is_out_of_sight(session: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """Variables that would send a test to somebody's cloud are gone while it runs."""
     foreign = ["ONCETASK_STORE", "GOOGLE_CLOUD_PROJECT", "FIRESTORE_EMULATOR_HOST", "K_SERVICE"]
     for name in foreign:

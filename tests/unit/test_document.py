@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -179,6 +179,11 @@ class TestValues:
         assert json.loads(encoded["dataJson"]) == value
         assert encoded["dataJson"].isascii()
 
+    def test_sixteen_maps_deep_is_a_map(self) -> None:
+        """Firestore nests twenty deep: sixteen of them are the data's, the seventeenth makes them JSON."""
+        assert "data" in encode(a_task(data=json.loads('{"a":' * 16 + "1" + "}" * 16)))
+        assert "dataJson" in encode(a_task(data=json.loads('{"a":' * 17 + "1" + "}" * 17)))
+
     def test_a_result_of_any_form_is_kept(self) -> None:
         """A result may be any JSON value; none at all removes what stood there."""
         assert encode_changes({"result": 5}) == {"result": 5, "resultJson": ABSENT}
@@ -209,6 +214,7 @@ class TestRoundTrip:
         assert decode(after.id, stored, version=after.version, read_at=after.read_at) == after
 
 
+ERROR = {"at": T0, "attempt": 1, "type": "E", "message": "m"}
 WRONG: dict[str, list[Any]] = {
     "kind": [None, "", 5, "Greet", "a b", ["greet"], "a" * 101],
     "data": [None, 5, "text", [1], True],
@@ -224,7 +230,7 @@ WRONG: dict[str, list[Any]] = {
     "schema": ["1", -1, 1.5],
     "recurrence": ["RRULE:FREQ=DAILY", [], 5],
     "outcome": ["done", 5, "", True, [], {}],
-    "errors": ["boom", 5, {}, [5], [{}], ["text"], [{"at": T0, "attempt": 1, "type": "E"}], [[]]],
+    "errors": ["boom", 5, {}, [5], [{}], ["text"], [[]], *([{**ERROR, part: 1.5}] for part in ERROR)],
     "progress": ["half", 0.5, [0.5]],
     **{
         field: ["2030-01-01T00:00:00Z", 5, 1.5, True, {}, datetime(2030, 1, 1)]  # noqa: DTZ001  # foreign
@@ -307,6 +313,15 @@ class TestStrangeDocuments:
         (problem,) = read({**SOUND, "resourceKey": ["x" * 10**6]}).problems
 
         assert len(problem) < 200
+
+    def test_instants_are_given_in_utc(self) -> None:
+        """An instant of another zone is read as the same instant in UTC."""
+        berlin = T0.astimezone(timezone(timedelta(hours=1)))
+
+        task = read({**SOUND, "createdAt": berlin})
+
+        assert task.created_at == T0
+        assert task.created_at.tzinfo is UTC
 
     def test_unknown_fields_are_no_problem(self) -> None:
         """What a newer version added does not disturb."""

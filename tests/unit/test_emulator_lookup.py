@@ -214,9 +214,7 @@ class TestPlugin:
         assert "emulator tests run: 0" in result.outlines
 
     @pytest.mark.parametrize("value", ["true", "1", "yes"])
-    def test_failed_in_ci(
-        self, session: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, value: str
-    ) -> None:
+    def test_failed_in_ci(self, session: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
         """Where CI is set a missing emulator is a failure, with the same words at the end."""
         monkeypatch.setenv("CI", value)
         result = session.runpytest_inprocess("-p", "tests.emulator_plugin")
@@ -227,9 +225,7 @@ class TestPlugin:
         )
 
     @pytest.mark.parametrize("value", ["", "0", "false", "False"])
-    def test_ci_that_is_off(
-        self, session: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, value: str
-    ) -> None:
+    def test_ci_that_is_off(self, session: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
         """An empty CI, and one that says no, is none."""
         monkeypatch.setenv("CI", value)
         session.runpytest_inprocess("-p", "tests.emulator_plugin").assert_outcomes(passed=1, skipped=2)
@@ -247,9 +243,7 @@ class TestPlugin:
         assert "emulator tests run: 2" in result.outlines
         assert "3 passed in" in result.outlines[-1]
 
-    def test_users_of_the_fixture_are_marked(
-        self, session: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_users_of_the_fixture_are_marked(self, session: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
         """``-m emulator`` selects a test that only asks for the fixture."""
         monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", "127.0.0.1:9")
         result = session.runpytest_inprocess("-p", "tests.emulator_plugin", "-m", "emulator")

@@ -34,9 +34,7 @@ def test_composite_indexes(definitions: dict[str, Any]) -> None:
         [("leaseOwner", "ASCENDING"), ("dueAt", "ASCENDING")],
         [("isCancelled", "ASCENDING"), ("dueAt", "ASCENDING")],
     ]
-    assert {(index["collectionGroup"], index["queryScope"]) for index in indexes} == {
-        ("onceTasks", "COLLECTION")
-    }
+    assert {(index["collectionGroup"], index["queryScope"]) for index in indexes} == {("onceTasks", "COLLECTION")}
 
 
 def test_exemptions(definitions: dict[str, Any]) -> None:

@@ -615,6 +615,7 @@ class TestDerivedId:
     def test_a_readable_key_stays_readable(self) -> None:
         """Kind and key make an id that people can read, where Firestore takes it."""
         assert derive_task_id("greet", "ada@example.org") == "greet:ada@example.org"
+        assert derive_task_id("greet", "a b") == "greet:a b"
 
     @pytest.mark.parametrize("key", ["a/b", "a\nb", "\x00", "x" * 195])
     def test_any_other_key_is_hashed(self, key: str) -> None:

@@ -30,6 +30,16 @@ class TestExponentialBackoff:
 
         assert delays == [2, 6, 18, 30, 30]
 
+    def test_the_defaults(self) -> None:
+        """Left to itself it tries three times, waiting one second and then two, each shorter by up to a quarter."""
+        policy = ExponentialBackoff()
+
+        delays = [[policy.next_delay(attempt=n, elapsed=0, error=FAILURE) for n in (1, 2, 3)] for _ in range(50)]
+
+        assert all(0.75 <= (first or 0) <= 1 and 1.5 <= (second or 0) <= 2 for first, second, _ in delays)
+        assert {third for *_, third in delays} == {None}
+        assert ExponentialBackoff(max_attempts=99, jitter=0).next_delay(attempt=50, elapsed=0, error=FAILURE) == 300
+
     def test_the_last_attempt_is_the_last(self) -> None:
         """Of three attempts the second is followed by one more, the third by none."""
         policy = ExponentialBackoff(max_attempts=3)
@@ -236,6 +246,15 @@ class TestAfterCrash:
 
         assert delay is not None
         assert 0 <= delay <= min(60, 5 * 2.0 ** min(attempt - 1, 10))
+
+    def test_the_spread_starts_at_five_seconds_and_at_none(self) -> None:
+        """The first rescue comes after up to five seconds, some at once and some at the end of them."""
+        policy = Retry(stop=tenacity.stop_never, wait=tenacity.wait_none())
+
+        delays = [policy.after_crash(attempt=1, elapsed=0, error=LeaseLost()) or 0 for _ in range(500)]
+
+        assert min(delays) < 0.5
+        assert 4.5 < max(delays) <= 5
 
     def test_a_longer_wait_of_the_policy_widens_the_spread(self) -> None:
         """Where the policy waits longer than the spread, the wait is drawn from the policy's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,8 +32,23 @@ _OPTIONS = (
 
 @functools.cache
 def _keep_grpc_polling() -> None:
-    """Keep the thread that grpc polls with: it would end with each last channel, and block the loop meanwhile."""
+    """Keep the thread that grpc polls with: it would end with each last channel, and block the loop meanwhile.
+
+    Before a fork it is let go, since a child without that thread crashes at its first call.
+    """
     grpc.aio.init_grpc_aio()
+    _let_go_before_forks()
+
+
+@functools.cache
+def _let_go_before_forks() -> None:
+    os.register_at_fork(before=_let_grpc_go)
+
+
+def _let_grpc_go() -> None:
+    if _keep_grpc_polling.cache_info().currsize:
+        _keep_grpc_polling.cache_clear()
+        grpc.aio.shutdown_grpc_aio()
 
 
 class Connection:

@@ -21,7 +21,15 @@ _Code = grpc.StatusCode
 _log = logging.getLogger("oncetask.store")
 
 TRANSIENT = frozenset(
-    {_Code.UNAVAILABLE, _Code.DEADLINE_EXCEEDED, _Code.INTERNAL, _Code.ABORTED, _Code.RESOURCE_EXHAUSTED}
+    {
+        _Code.UNAVAILABLE,
+        _Code.DEADLINE_EXCEEDED,
+        _Code.INTERNAL,
+        _Code.UNKNOWN,
+        _Code.CANCELLED,  # by the other side; the emulator says it where a listener broke off during a write
+        _Code.ABORTED,
+        _Code.RESOURCE_EXHAUSTED,
+    }
 )
 """Codes after which the same call may succeed. All but ABORTED leave open whether it was applied."""
 

@@ -12,7 +12,6 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import grpc  # type: ignore[import-untyped]  # grpcio ships no types
 from google.cloud.firestore_v1.types import firestore as messages
 
 from oncetask.errors import StoreUnavailable
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Listener", "Watch"]
 
 _Change: Pb = messages.TargetChange.pb()
-_BREAKS = TRANSIENT | {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN}  # a stream that was reset by the other side
 _ANSWER_SECONDS = 5.0
 _SECOND_LOOK_SECONDS = 0.5
 _log = logging.getLogger("oncetask.store")
@@ -166,7 +164,7 @@ class Listener:
             try:
                 await self._converse()
             except RpcFailed as error:
-                if error.code not in _BREAKS:
+                if error.code not in TRANSIENT:
                     self._fail_all(self._explain(error))
                     self._task = None
                     return

@@ -39,20 +39,16 @@ def due(kinds: Sequence[str], *, now: datetime, limit: int, after: Cursor | None
     Comparing with an instant finds instants only: neither nulls nor numbers.
     """
     query = _ordered_by_due(_one_of("kind", kinds), _compared("dueAt", _Op.LESS_THAN_OR_EQUAL, now), limit=limit)
-    if after is not None:
-        write_value(query.start_at.values.add(), after.due_at)
-        query.start_at.values.add().reference_value = after_name
-        query.start_at.before = False
-    return query
+    return _starting_behind(query, after, after_name)
 
 
-def doorbell(kinds: Sequence[str], *, limit: int) -> Any:
+def doorbell(kinds: Sequence[str], *, limit: int, after: Cursor | None = None, after_name: str = "") -> Any:
     """Ask for the tasks that are due first, whenever that is; at most 30 kinds.
 
     Without the lower bound nulls and numbers would come first, and could fill all places for ever.
     """
     earliest = _compared("dueAt", _Op.GREATER_THAN_OR_EQUAL, _EARLIEST)
-    return _ordered_by_due(_one_of("kind", kinds), earliest, limit=limit)
+    return _starting_behind(_ordered_by_due(_one_of("kind", kinds), earliest, limit=limit), after, after_name)
 
 
 def first_due(tasks: Iterable[Task], *, limit: int) -> list[Task]:
@@ -121,6 +117,14 @@ def _ordered_by_due(*conditions: Any, limit: int) -> Any:
     query = _query(*conditions)
     _order(query, "dueAt", _NAME)
     query.limit.value = limit
+    return query
+
+
+def _starting_behind(query: Any, after: Cursor | None, after_name: str) -> Any:
+    if after is not None:
+        write_value(query.start_at.values.add(), after.due_at)
+        query.start_at.values.add().reference_value = after_name
+        query.start_at.before = False
     return query
 
 

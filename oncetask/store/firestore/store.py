@@ -175,9 +175,11 @@ class FirestoreStore(TaskStore):
         async with self._use() as session:
             return await count_by_kind(session, now=self.clock.now().earliest)
 
-    def watch_due(self, kinds: Collection[str], *, limit: int) -> AbstractAsyncContextManager[Feed[list[Task]]]:
+    def watch_due(
+        self, kinds: Collection[str], *, limit: int, after: Cursor | None = None
+    ) -> AbstractAsyncContextManager[Feed[list[Task]]]:
         """Listen to one query for each 30 kinds, and merge."""
-        return watch_due(self._opened, kinds, limit=limit)
+        return watch_due(self._opened, kinds, limit=limit, after=after)
 
     def watch_task(self, task_id: str) -> AbstractAsyncContextManager[Feed[Task | None]]:
         """Listen to one document."""

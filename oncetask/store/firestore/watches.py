@@ -15,6 +15,7 @@ from oncetask.store.firestore.listen import Watch
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
+    from oncetask.store import Cursor
     from oncetask.store.firestore.session import Session
     from oncetask.task import Task
 
@@ -25,7 +26,7 @@ _Target: Any = messages.Target.pb()
 
 @asynccontextmanager
 async def watch_due(
-    opened: Callable[[], Awaitable[Session]], kinds: Collection[str], *, limit: int
+    opened: Callable[[], Awaitable[Session]], kinds: Collection[str], *, limit: int, after: Cursor | None
 ) -> AsyncIterator[Feed[list[Task]]]:
     """Watch the tasks that are due first, whenever that is: one query target for each 30 kinds, merged."""
     session = await opened()
@@ -35,11 +36,12 @@ async def watch_due(
         tasks = [read_document(session.names, document, read_time=read_time) for document in documents]
         feed.put(queries.first_due(tasks, limit=limit))
 
+    after_name = session.names.task(after.task_id) if after else ""
     requests = []
     for part in queries.in_chunks(kinds):
         request = _Target()
         request.query.parent = session.names.parent
-        request.query.structured_query.CopyFrom(queries.doorbell(part, limit=limit))
+        request.query.structured_query.CopyFrom(queries.doorbell(part, limit=limit, after=after, after_name=after_name))
         requests.append(request)
     if not requests:
         feed.put([])

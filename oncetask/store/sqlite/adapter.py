@@ -133,8 +133,7 @@ class SqliteStore(TaskStore):
         self, kinds: Collection[str], *, now: datetime, limit: int, after: Cursor | None = None
     ) -> list[Task]:
         """Merge the lines of the kinds; each is an index that is read only as far as the merge goes."""
-        start = (-_FAR, "") if after is None else (to_micros(after.due_at), after.task_id)
-        return await self._read(lambda sql: self._line(sql, kinds, to_micros(now), limit, start))
+        return await self._read(lambda sql: self._line(sql, kinds, to_micros(now), limit, after))
 
     async def apply(self, transitions: Sequence[Transition]) -> list[Written]:
         """Update where the version is still the one that the change came from."""
@@ -206,10 +205,12 @@ class SqliteStore(TaskStore):
         return await self._read(read)
 
     @asynccontextmanager
-    async def watch_due(self, kinds: Collection[str], *, limit: int) -> AsyncIterator[Feed[list[Task]]]:
+    async def watch_due(
+        self, kinds: Collection[str], *, limit: int, after: Cursor | None = None
+    ) -> AsyncIterator[Feed[list[Task]]]:
         """Read the beginning of the line again after each commit of anybody."""
         async with self._watch(
-            lambda: self._read(lambda sql: self._line(sql, kinds, _FAR, limit, (-_FAR, ""))),
+            lambda: self._read(lambda sql: self._line(sql, kinds, _FAR, limit, after)),
             lambda tasks: [(task.id, task.version) for task in tasks],
         ) as feed:
             yield feed
@@ -278,9 +279,10 @@ class SqliteStore(TaskStore):
         return Written(tx.version) if changed.rowcount else Written()
 
     def _line(
-        self, sql: sqlite3.Connection, kinds: Collection[str], until: int, limit: int, start: tuple[int, str]
+        self, sql: sqlite3.Connection, kinds: Collection[str], until: int, limit: int, after: Cursor | None
     ) -> list[Task]:
         query = f"SELECT dueAt, {COLUMNS} FROM tasks WHERE env = ? AND kind = ? AND dueAt <= ? AND (dueAt, id) > (?, ?)"  # noqa: S608  # names of ours
+        start = (-_FAR, "") if after is None else (to_micros(after.due_at), after.task_id)
         lines = [
             sql.execute(f"{query} ORDER BY dueAt, id LIMIT ?", (self.env, kind, until, *start, limit))
             for kind in set(kinds)

@@ -21,6 +21,7 @@ from oncetask.clock import Clock, to_micros
 from oncetask.errors import OncetaskError, StoreUnavailable
 from oncetask.store.sqlite.bell import Bell
 from oncetask.store.sqlite.schema import prepare
+from oncetask.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +76,7 @@ class Connection:
 
     async def aclose(self) -> None:
         """Wait until the thread has ended."""
-        await asyncio.to_thread(self._thread.join)
+        await in_thread(self._thread.join)
 
     async def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Run a job that only reads."""

@@ -19,10 +19,7 @@ from oncetask import (
     TaskTimeout,
     current_context,
 )
-from tests.integration.stores import EVERYWHERE
 from tests.integration.worker.support import Job, app_of, outcome_of
-
-pytestmark = EVERYWHERE
 
 
 async def test_the_context_describes_the_run(connected: Client) -> None:

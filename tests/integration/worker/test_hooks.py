@@ -23,15 +23,12 @@ from oncetask import (
     Worker,
 )
 from tests.integration.places import Place
-from tests.integration.stores import EVERYWHERE
 from tests.integration.worker.support import Job, app_of, outcome_of, raising
-
-pytestmark = EVERYWHERE
 
 
 async def test_error_handlers_see_every_failure_but_a_snooze(connected: Client) -> None:
     """Error handlers, `async def` and `def`, get each failed attempt with its context; a `Snooze` is none."""
-    errors = [ValueError("first"), RetryAfter(0), Snooze(0), Discard("enough")]
+    errors: list[Exception] = [ValueError("first"), RetryAfter(0), Snooze(0), Discard("enough")]
     app = app_of(raising(*errors))
     seen: list[tuple[int, Exception]] = []
     seen_by_function: list[tuple[Any, str]] = []
@@ -123,7 +120,7 @@ async def test_middleware_may_fail_the_attempt_or_save_it(connected: Client) -> 
 
 
 async def test_the_lifespan_gives_the_state(connected: Client) -> None:
-    """What the app's lifespan yields is `ctx.state`; it is opened on the worker's loop and closed after the last task."""
+    """What the app's lifespan yields is `ctx.state`; it is open on the worker's loop until the last task ended."""
     events: list[object] = []
 
     @asynccontextmanager
@@ -179,7 +176,7 @@ async def test_a_payload_that_no_longer_fits_fails_the_attempt(connected: Client
     async def report(ctx: Context, _: Exception) -> None:
         seen.append(dict(ctx.task.data))
         with pytest.raises(OncetaskError, match="does not validate"):
-            _ = ctx.payload
+            assert ctx.payload
 
     task = await outcome_of(app, connected)
     assert (task.status, task.errors[0].type) == (TaskStatus.DONE_FAILED, "InvalidPayload")
@@ -190,7 +187,8 @@ async def test_a_payload_that_no_longer_fits_fails_the_attempt(connected: Client
 async def test_a_def_error_handler_does_not_hold_up_the_loop(connected: Client, place: Place) -> None:
     """A plain function that handles errors may block: others' tasks go on meanwhile."""
     app = app_of(raising(ValueError("slow to report")))
-    loop, ticks = asyncio.get_running_loop(), []
+    loop = asyncio.get_running_loop()
+    ticks: list[str] = []
 
     @app.error_handler
     def report(_: Context, __: Exception) -> None:
@@ -210,5 +208,3 @@ def _running_loop() -> object:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from oncetask import Client, Context, NoRetry, Payload, TaskNotFound, TaskStatus
-from tests.integration.places import FirestorePlace, Place
-from tests.integration.stores import EVERYWHERE, ON_FIRESTORE
+from tests.integration.places import FirestorePlace
+from tests.integration.stores import ON_FIRESTORE, ON_SQLITE
 from tests.integration.worker.support import Job, Other, app_of, outcome_of
 
 
@@ -16,10 +16,10 @@ class Unique(Payload, kind="unique"):
     name: str
 
     def idempotency_key(self) -> str:
+        """Give the name."""
         return self.name
 
 
-@EVERYWHERE
 async def test_staged_tasks_are_stored_with_the_completion(connected: Client) -> None:
     """What `ctx.enqueue` stages exists once its task is completed, in the order of the calls, and not before."""
 
@@ -34,7 +34,6 @@ async def test_staged_tasks_are_stored_with_the_completion(connected: Client) ->
     assert {(one.status, one.owner) for one in staged} == {(TaskStatus.PENDING, "me")}
 
 
-@EVERYWHERE
 async def test_staged_tasks_are_dropped_with_a_failure(connected: Client) -> None:
     """An attempt that fails stores nothing of what it staged."""
     dropped: list[str] = []
@@ -52,7 +51,6 @@ async def test_staged_tasks_are_dropped_with_a_failure(connected: Client) -> Non
         await connected.get_task(dropped[0])
 
 
-@EVERYWHERE
 async def test_staged_tasks_that_exist_are_left_out(connected: Client) -> None:
     """Staging what exists already, twice, or under the id of the running task harms nothing: the rest is stored."""
     before = await connected.enqueue(Unique(name="old"), owner="first")
@@ -70,7 +68,6 @@ async def test_staged_tasks_that_exist_are_left_out(connected: Client) -> None:
     assert (await connected.get_task(task.result)).kind == "other"
 
 
-@EVERYWHERE
 async def test_many_tasks_can_be_staged(connected: Client) -> None:
     """A handler that fans out stores six hundred tasks with its own completion."""
 
@@ -83,7 +80,6 @@ async def test_many_tasks_can_be_staged(connected: Client) -> None:
     assert await connected.pending_count(Other) == 600
 
 
-@EVERYWHERE
 async def test_a_bad_staged_task_fails_in_the_handler(connected: Client) -> None:
     """Options of `ctx.enqueue` are checked where it is called."""
 
@@ -95,11 +91,9 @@ async def test_a_bad_staged_task_fails_in_the_handler(connected: Client) -> None
     assert "task_id" in task.errors[0].message
 
 
-@EVERYWHERE
-async def test_a_batch_needs_firestore(connected: Client, place: Place) -> None:
+@ON_SQLITE
+async def test_a_batch_needs_firestore(connected: Client) -> None:
     """On SQLite `ctx.batch` raises `Unsupported`, which says what it needs."""
-    if place.has_batches:
-        pytest.skip("this store has batches")
 
     async def handler(ctx: Context, _: Job) -> None:
         _ = ctx.batch
@@ -139,7 +133,7 @@ async def test_a_batch_works_in_a_def_handler(connected: Client, place: Firestor
 
 @ON_FIRESTORE
 async def test_a_batch_that_cannot_be_stored_fails_the_attempt(connected: Client, place: FirestorePlace) -> None:
-    """Where a write of the batch is refused nothing of the attempt is stored, error handlers see why, and it is retried."""
+    """Where a write of the batch is refused, nothing of the attempt is stored, and it is retried."""
     seen: list[str] = []
 
     async def handler(ctx: Context, _: Job) -> str:

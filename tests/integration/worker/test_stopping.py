@@ -9,10 +9,7 @@ from contextlib import suppress
 import pytest
 
 from oncetask import App, Client, Context, NoRetry, OncetaskError, TaskStatus, Worker
-from tests.integration.stores import EVERYWHERE
 from tests.integration.worker.support import LIMIT, Job, app_of, done, enqueue, raising
-
-pytestmark = EVERYWHERE
 
 
 async def test_running_handlers_may_end_within_the_grace(connected: Client) -> None:
