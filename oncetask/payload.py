@@ -88,9 +88,12 @@ class Payload(BaseModel):
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Self:
-        """Read the stored form. Raises InvalidPayload with each field, its value and what would be right."""
+        """Read the stored form. Raises InvalidPayload with each field, its value and what would be right.
+
+        Values are left out of the message where the class's `model_config` has `hide_input_in_errors`.
+        """
         try:
-            text = json.dumps(data)
+            text = json.dumps(data, allow_nan=False)
         except (
             TypeError,
             ValueError,
@@ -101,8 +104,10 @@ class Payload(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
+            quiet = cls.model_config.get("hide_input_in_errors", False)
             problems = "; ".join(
-                f"{'.'.join(map(str, e['loc'])) or 'data'}: {e['msg']} (was {_short(e['input'])})"
+                f"{'.'.join(map(str, e['loc'])) or 'data'}: {e['msg']}"
+                + ("" if quiet else f" (was {_short(e['input'])})")
                 for e in error.errors(include_url=False)
             )
             msg = f"data does not fit {cls.__name__} (kind {cls.kind!r}): {problems}"

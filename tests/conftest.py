@@ -10,8 +10,12 @@ from pathlib import Path
 import blockbuster.blockbuster as blockbuster_module
 import pytest
 from blockbuster import BlockingError, blockbuster_ctx
+from hypothesis import settings
 
 pytest_plugins = ["tests.emulator_plugin"]
+
+settings.register_profile("oncetask", deadline=None)  # no test asserts a speed
+settings.load_profile("oncetask")
 
 FOREIGN_PREFIXES = (
     "CLOUDSDK_",

@@ -128,8 +128,14 @@ def decode(task_id: str, fields: Mapping[str, Any], *, version: int, read_at: da
 
 
 def check_size(*, data: object, result: object = None) -> None:
-    """Raise PayloadTooLarge where a document with these values would outgrow Firestore's 1 MiB."""
-    texts = {"data": json.dumps(data, default=str), "result": json.dumps(result)}  # data may be somebody else's
+    """Raise PayloadTooLarge where a document with these values would outgrow Firestore's 1 MiB.
+
+    Raises ValueError for a result with NaN or infinity, which JSON has no word for.
+    """
+    texts = {
+        "data": json.dumps(data, default=str),
+        "result": json.dumps(result, allow_nan=False),
+    }  # data may be somebody else's
     if sum(map(len, texts.values())) * _MOST_BYTES_PER_CHARACTER <= _LARGEST_VALUES:
         return
     sizes = {

@@ -640,3 +640,26 @@ class TestDerivedId:
 
         assert check_task_id(task_id) == task_id == derive_task_id("greet", key)
         assert len(task_id) <= 200
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
+def test_numbers_that_json_has_no_word_for_are_refused(number: float) -> None:
+    """Infinity and NaN are refused when they are enqueued, not when somebody else reads the task."""
+
+    class Measured(Payload):
+        value: float
+
+    with pytest.raises(InvalidPayload, match="measured"):
+        Measured(value=number).to_data()
+
+
+def test_values_can_be_kept_out_of_messages() -> None:
+    """A payload with `hide_input_in_errors` names its wrong field, not the value."""
+
+    class Login(Payload):
+        model_config = ConfigDict(hide_input_in_errors=True)
+        password: int
+
+    with pytest.raises(InvalidPayload, match="password") as caught:
+        Login.from_data({"password": "hunter2"})
+    assert "hunter2" not in str(caught.value)
