@@ -20,6 +20,14 @@ from pathlib import Path
 from oncetask import App, Client, Context, Payload, Worker, connect
 from tests.emulator import running_emulator
 
+BARS = {
+    "sqlite": {"drain_per_second": "at least 2,000"},
+    "firestore": {
+        "drain_per_second": "at least 500",
+        "writes_per_task": "at most 3",
+        "reads_per_task": "at most 3",
+    },
+}
 app = App("benchmark")
 
 
@@ -121,7 +129,8 @@ def main() -> None:
     for store, figures in results.items():
         print(f"{store}: {asked.tasks} no-op tasks, one worker, concurrency {asked.concurrency}")
         for name, figure in figures.items():
-            print(f"  {name.replace('_', ' '):34} {figure:12,.2f}")
+            bar = BARS[store].get(name, "")
+            print(f"  {name.replace('_', ' '):34} {figure:12,.2f}  {bar}".rstrip())
 
 
 if __name__ == "__main__":

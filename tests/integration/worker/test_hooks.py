@@ -176,7 +176,7 @@ async def test_a_payload_that_no_longer_fits_fails_the_attempt(connected: Client
     async def report(ctx: Context, _: Exception) -> None:
         seen.append(dict(ctx.task.data))
         with pytest.raises(OncetaskError, match="does not validate"):
-            assert ctx.payload
+            str(ctx.payload)
 
     task = await outcome_of(app, connected)
     assert (task.status, task.errors[0].type) == (TaskStatus.DONE_FAILED, "InvalidPayload")
