@@ -184,7 +184,7 @@ class Client:
             kind=None if kind is None else kind_of(kind),
             resource_key=check_resource_key(resource_key),
             owner=check_indexed("owner", owner),
-            parent=parent,
+            parent=None if parent is None else check_task_id(parent),
         )
         at_once = limit if wanted is None or wanted.is_done else max(limit, _SEARCHED_AT_ONCE)
         after, tasks = _from_cursor(cursor), list[Task]()

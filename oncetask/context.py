@@ -154,7 +154,6 @@ class Context:
         """Stage a new task and give its id: it is stored together with this task's completion, or not at all.
 
         Not awaited. One whose id exists or is staged already is left out. Options and errors: `Client.enqueue`'s.
-        `Client.enqueue`.
         """
         task = new_task(payload, options, self._clock.now(), place=len(self._staged))
         if task.id != self.task_id:
