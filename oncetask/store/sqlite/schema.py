@@ -31,7 +31,8 @@ _TYPES = dict.fromkeys(_INSTANTS, "INTEGER") | dict.fromkeys(
     ("attempts", "cancelAttempts", "isCancelled", "schema"), "INTEGER"
 )
 _CREATE = (
-    "CREATE TABLE IF NOT EXISTS tasks (env TEXT NOT NULL, id TEXT NOT NULL, version INTEGER NOT NULL, "
+    "CREATE TABLE IF NOT EXISTS tasks (env TEXT NOT NULL, id TEXT NOT NULL, "
+    "version INTEGER NOT NULL CHECK (typeof(version) = 'integer'), "
     + ", ".join(f"{name} {_TYPES.get(name, '')}" for name in _FIELDS)
     + ", UNIQUE (env, id))",
     "CREATE TABLE IF NOT EXISTS clock (one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER NOT NULL)",

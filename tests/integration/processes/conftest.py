@@ -12,6 +12,8 @@ import pytest
 
 from tests.integration.places import Place
 
+_ROOT = Path(__file__).parents[3]
+
 
 class Crew:
     """Worker processes on one store, and the file in which their handlers' runs leave a line each."""
@@ -22,10 +24,10 @@ class Crew:
         self._witness = witness
         self._workers: list[asyncio.subprocess.Process] = []
 
-    async def start(self) -> asyncio.subprocess.Process:
-        """Start one more worker."""
-        command = (sys.executable, "-m", "tests.integration.processes.program", str(self._witness))
-        worker = await asyncio.create_subprocess_exec(*command, env=self._place.environment)
+    async def start(self, program: str = "program") -> asyncio.subprocess.Process:
+        """Start one more worker, or another program of this folder."""
+        command = (sys.executable, "-m", f"tests.integration.processes.{program}", str(self._witness))
+        worker = await asyncio.create_subprocess_exec(*command, cwd=_ROOT, env=self._place.environment)
         self._workers.append(worker)
         return worker
 

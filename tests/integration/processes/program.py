@@ -1,7 +1,7 @@
-"""What the tests start as processes of their own: `python -m tests.integration.processes.program worker|enqueuer`.
+"""A worker's program, as a user would write one: `python -m tests.integration.processes.program WITNESS`.
 
-Each start of a handler, and each task that the enqueuer created, is a line on standard output. The store is the one of
-ONCETASK_STORE.
+The store is the one of ONCETASK_STORE. Each run of a handler leaves a line in the witness file, which nothing of
+oncetask knows.
 """
 
 from __future__ import annotations
@@ -9,90 +9,61 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from pathlib import Path
 
-from oncetask import App, Context, ExponentialBackoff, FixedDelay, Payload, Worker, connect
+from oncetask import App, Context, FixedDelay, Payload, Worker, connect
 
-__all__ = ["KEYS", "LEASE", "Deadly", "Endless", "Keyed", "Touch"]
-
-LEASE = 1.5
-"""Seconds: short, so that a rescue is quick."""
-
-KEYS = 400
-_STDOUT = 1
-
-app = App("processes", retry=ExponentialBackoff(max_attempts=1_000, base_delay=0.1, max_delay=1))
+app = App("processes")
 
 
-class Touch(Payload, kind="touch"):
-    """A moment's work."""
+class Job(Payload, kind="job"):
+    """Takes a moment, and says that it ran."""
 
-    n: int
-
-
-class Deadly(Payload, kind="deadly"):
-    """Kills its worker."""
+    number: int
 
 
-class Endless(Payload, kind="endless"):
-    """Works until it is stopped."""
-
-    n: int
+class Killer(Payload, kind="killer"):
+    """Takes its worker down with it."""
 
 
-class Keyed(Payload, kind="keyed"):
-    """Exists once for each number."""
+class Patient(Payload, kind="patient"):
+    """Ends only when it is told to stop."""
 
-    n: int
-
-    def idempotency_key(self) -> str:
-        """Give the number."""
-        return str(self.n)
+    number: int
 
 
-def _tell(line: object) -> None:
-    os.write(_STDOUT, f"{line}\n".encode())  # in one piece, whatever kills this process
+def note(line: object) -> None:
+    """Append a line to the witness file; appends of one line are atomic."""
+    with Path(sys.argv[1]).open("a") as witness:
+        witness.write(f"{line}\n")
 
 
-@app.handler(Touch)
-async def touch(_: Context, payload: Touch) -> None:
-    """Say so, and take a moment."""
-    _tell(payload.n)
-    await asyncio.sleep(0.01)
+@app.handler(Job, timeout=5, retry=FixedDelay(50, 0.05))
+async def work(_: Context, job: Job) -> None:
+    """Take a moment."""
+    await asyncio.sleep(0.005)
+    note(job.number)
 
 
-@app.handler(Keyed)
-async def keyed(_: Context, payload: Keyed) -> None:
-    """Say so."""
-    _tell(payload.n)
-
-
-@app.handler(Endless)
-async def endless(_: Context, payload: Endless) -> None:
-    """Say so, and never end."""
-    _tell(payload.n)
-    await asyncio.Event().wait()
-
-
-@app.handler(Deadly, retry=FixedDelay(2, 0))
-def deadly(_: Context, __: Deadly) -> None:
-    """Die as a crash would."""
-    _tell("deadly")
+@app.handler(Killer, timeout=5, retry=FixedDelay(2, 0.05))
+async def kill(_: Context, __: Killer) -> None:
+    """End the process without a word."""
+    note("killer")
     os._exit(9)
 
 
-async def work() -> None:
-    """Be a worker until a signal comes."""
-    async with connect() as client:
-        await Worker(app, client, concurrency=16, grace=0.5, lease=LEASE).run(handle_signals=True)
+@app.handler(Patient, timeout=60)
+async def wait(ctx: Context, patient: Patient) -> None:
+    """Wait to be told to stop."""
+    note(patient.number)
+    await ctx.wait_aborted()
 
 
-async def enqueue() -> None:
-    """Enqueue every key, one call after the other, and tell of those that were created here."""
+async def main() -> None:
+    """Work until told to stop. A short lease, so that a test need not wait long for a rescue."""
     async with connect() as client:
-        for n in range(KEYS):
-            if (await client.enqueue(Keyed(n=n))).created:
-                _tell(n)
+        await Worker(app, client, concurrency=16, lease=2, grace=0.2).run(handle_signals=True)
 
 
 if __name__ == "__main__":
-    asyncio.run({"worker": work, "enqueuer": enqueue}[sys.argv[1]]())
+    asyncio.run(main())

@@ -63,6 +63,23 @@ async def test_sigterm_gives_back_what_runs(connected: Client, crew: Crew) -> No
     assert [task.wait_until for task in left] == [task.created_at for task in left]
 
 
+@pytest.mark.timeout(120)
+async def test_sigterm_under_load_leaves_nothing_leased(connected: Client, crew: Crew) -> None:
+    """A busy worker ends with 0: what it did not finish is free, with every attempt given back."""
+    await connected.enqueue_many([Patient(number=-number) for number in range(1, 5)])
+    receipts = await connected.enqueue_many([Job(number=number) for number in range(1_000)])
+    worker = await crew.start()
+    await connected.wait(receipts[50].task_id)
+    worker.terminate()
+    assert await worker.wait() == 0
+    left = [task async for task in connected.iter_tasks() if not task.status.is_done]
+    assert {(task.status, task.attempts, task.lease_owner) for task in left} == {(TaskStatus.PENDING, 0, None)}
+    counts = (await connected.stats()).counts
+    assert counts["patient"] == {TaskStatus.PENDING: 4}
+    assert sum(counts["job"].values()) == 1_000
+    assert counts["job"][TaskStatus.DONE_COMPLETED] <= len([line for line in crew.runs() if int(line) >= 0])
+
+
 async def _all_done(client: Client, ids: list[str]) -> None:
     """Wait until all of these are done; the test's own time limit is the bound."""
     while left := [task.id for task in await client.get_tasks_by_ids(ids) if not task.status.is_done]:

@@ -177,6 +177,14 @@ async def test_text_that_is_not_utf8_stops_nobody(connected: Client, place: File
     assert (await connected.list_tasks()).tasks
 
 
+@ON_SQLITE
+async def test_a_version_is_a_number(connected: Client, place: FilePlace) -> None:
+    """SQLite itself refuses a version that could be compared with no other: every write depends on it."""
+    await place.put({"odd": await _document(connected)})
+    with closing(sqlite3.connect(place.path)) as sql, pytest.raises(sqlite3.IntegrityError, match="version"):
+        sql.execute("UPDATE tasks SET version = 'newest' WHERE id = 'odd'")
+
+
 @ON_FIRESTORE
 async def test_one_foreign_field_is_kept(connected: Client, place: FirestorePlace) -> None:
     """A field that somebody else added to a document stays there through claim and completion."""
