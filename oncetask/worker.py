@@ -85,7 +85,10 @@ class Worker:
         self._started, self._stop_wanted, self._stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def run(self, *, handle_signals: bool = False) -> None:
-        """Work until cancelled or stopped, then drain as `stop` says. `handle_signals`: SIGTERM and SIGINT stop it."""
+        """Work until cancelled or stopped, then drain as `stop` says. `handle_signals`: SIGTERM and SIGINT stop it.
+
+        A second signal ends the process at once; the leases of what it ran run out.
+        """
         async with self._working(handle_signals=handle_signals):
             feeding = asyncio.create_task(self._feed())
             try:
@@ -277,14 +280,20 @@ class Worker:
         finally:
             for number in numbers:
                 loop.remove_signal_handler(number)
+            if numbers:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
             self._running = False
             self._started.clear()
             self._stopped.set()
 
     def _on_signal(self, numbers: tuple[signal.Signals, ...]) -> None:
-        """Stop at the first signal; the next one does what it does by itself, and so ends the process."""
+        """Stop at the first signal; the next one ends the process.
+
+        Not by a KeyboardInterrupt, which may be raised anywhere, a handler's own code included, and get lost there.
+        """
         for number in numbers:
             asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
         _log.info("asked to stop; %d tasks run, and have %g s to end", len(self._executions), self._grace)
         self._request_stop()
 

@@ -54,7 +54,7 @@ def worker(
 
     SIGTERM or Ctrl-C: it claims nothing more, lets running tasks end within the
     grace, gives back the rest, and exits with 0. A second Ctrl-C ends it at
-    once, with 130.
+    once, as shells count it with 130.
 
     With --json: JSON Lines, {"event": "started"} and {"event": "stopped"} on
     stdout, logs on stderr.

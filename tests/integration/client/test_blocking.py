@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import inspect
-import os
-import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from oncetask import Client, StoreUnavailable, SyncClient, TaskNotFound, TaskStatus, connect_sync
 from tests.integration.client.support import LIMIT, Greet, Note
 from tests.integration.places import Place
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -103,39 +106,9 @@ def test_closing_ends_what_others_wait_for(client: SyncClient) -> None:
     assert client.get_task(receipt.task_id).status is TaskStatus.PENDING
 
 
-def _in_child(action: Callable[[], bool]) -> bool:
-    """Fork, and tell whether the child's action said True."""
-    child = os.fork()
-    if child == 0:
-        code = 2
-        try:
-            code = 0 if action() else 1
-        finally:
-            os._exit(code)
-    killer = threading.Timer(LIMIT, os.kill, (child, signal.SIGKILL))
-    killer.start()
-    _, status = os.waitpid(child, 0)
-    killer.cancel()
-    return status == 0
-
-
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_it_works_after_a_fork(client: SyncClient) -> None:
-    """Parent and child both go on with a client that was in use before the fork."""
-    client.enqueue(Note(), task_id="before")
-
-    def in_child() -> bool:
-        return client.enqueue(Note(), task_id="child").created and client.get_task("before").kind == "note"
-
-    assert _in_child(in_child)
-    assert client.get_task("child").kind == "note"
-    assert client.enqueue(Note(), task_id="after").created
-
-
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_fork_before_the_first_use_works(opened_place: Place) -> None:
-    """A client that was made, not used, before the fork (as a preloading server does) works in the child."""
-    client = connect_sync(opened_place.url)
-    assert _in_child(lambda: client.enqueue(Note(), task_id="child").created)
-    with client:
-        assert client.get_task("child").kind == "note"
+@pytest.mark.parametrize("before", ["used", "fresh"])
+def test_it_works_after_a_fork(opened_place: Place, before: str) -> None:
+    """Parent and child both go on with a client that was in use before the fork, or only made."""
+    program = (sys.executable, "-m", "tests.integration.client.forking", before)
+    ended = subprocess.run(program, env=opened_place.environment, cwd=ROOT, timeout=50, check=False)
+    assert ended.returncode == 0
