@@ -4,9 +4,10 @@ Everything that a program needs is here: payloads, the App and its handlers, cli
 """
 
 from oncetask.app import App, CallNext
-from oncetask.client import Client, EnqueueOptions, connect
+from oncetask.client import Client, connect
 from oncetask.clock import Duration
 from oncetask.context import Context, current_context
+from oncetask.enqueueing import EnqueueOptions
 from oncetask.errors import (
     Discard,
     HandlerAlreadyRegistered,

@@ -6,47 +6,27 @@ import asyncio
 import base64
 import binascii
 from dataclasses import replace
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from oncetask import lifecycle
-from oncetask.clock import Duration, check_instant, seconds
+from oncetask.clock import Duration, seconds
+from oncetask.enqueueing import EnqueueOptions, new_task
 from oncetask.errors import StoreUnavailable, TaskNotFound
-from oncetask.payload import Payload, check_indexed, check_resource_key, check_task_id, derive_task_id, kind_of
+from oncetask.payload import Payload, check_indexed, check_resource_key, check_task_id, kind_of
 from oncetask.store import TaskFilter, TaskStore
-from oncetask.store.document import check_size
 from oncetask.store.url import open_store
 from oncetask.task import Outcome, Receipt, Stats, Task, TaskPage, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
-    from oncetask.clock import Now
     from oncetask.lifecycle import Transition
 
-__all__ = ["Client", "EnqueueOptions", "connect", "new_task"]
+__all__ = ["Client", "connect"]
 
 _CHUNK = 500
 _LARGEST_PAGE = 1_000
 _SEARCHED_AT_ONCE = 200
-
-
-class EnqueueOptions(TypedDict, total=False):
-    """What `enqueue` takes beside the payload. Left out is not None: it means what the payload or handler says."""
-
-    task_id: str
-    """The literal id; left out: from the payload's idempotency key, else random."""
-    resource_key: str | None
-    """Tasks with the same one run one at a time; None: no key."""
-    wait_until: datetime
-    """Not before this instant (aware)."""
-    delay: Duration
-    """Not before so many seconds (or this timedelta) from now."""
-    timeout: Duration
-    """The time limit of one attempt, in seconds or as a timedelta; left out: the handler's, else the app's."""
-    owner: str | None
-    """The end user this task belongs to, for filters and security rules."""
 
 
 def connect(
@@ -315,48 +295,6 @@ class Client:
         if found is not None and found.kind != task.kind:
             msg = f"task_id {task.id!r} belongs to a task of kind {found.kind!r}, so it cannot be one of {task.kind!r}"
             raise ValueError(msg)
-
-
-def new_task(payload: Payload, options: EnqueueOptions, now: Now, *, place: int = 0) -> Task:
-    """Make the record of a new task. `place`: its position among those enqueued together."""
-    if not isinstance(payload, Payload):
-        msg = f"payload must be an instance of a Payload class, not {payload!r}"
-        raise TypeError(msg)
-    if unknown := set(options) - set(EnqueueOptions.__annotations__):
-        msg = f"unknown option {min(unknown)!r}; there are: {', '.join(EnqueueOptions.__annotations__)}"
-        raise TypeError(msg)
-    data = payload.to_data()
-    check_size(data=data)
-    key = options["resource_key"] if "resource_key" in options else payload.resource_key()
-    task = Task(
-        id=_task_id(payload, options),
-        kind=payload.kind,
-        data=data,
-        resource_key=check_resource_key(key),
-        wait_until=_wait_until(payload, options, now.earliest) or now.earliest + timedelta(microseconds=place),
-        created_at=now.earliest + timedelta(microseconds=place),
-        timeout=seconds("timeout", options["timeout"]) if "timeout" in options else None,
-        owner=check_indexed("owner", options.get("owner")),
-        create_id=uuid4().hex,
-    )
-    return task.evolve(due_at=lifecycle.due_at(task))
-
-
-def _task_id(payload: Payload, options: EnqueueOptions) -> str:
-    if "task_id" in options:
-        return check_task_id(options["task_id"])
-    key = payload.idempotency_key()
-    return uuid4().hex if key is None else derive_task_id(payload.kind, key)
-
-
-def _wait_until(payload: Payload, options: EnqueueOptions, now: datetime) -> datetime | None:
-    if "delay" in options:
-        if "wait_until" in options:
-            msg = f"wait_until and delay exclude each other: {options['wait_until']!r} and {options['delay']!r}"
-            raise ValueError(msg)
-        return now + timedelta(seconds=seconds("delay", options["delay"], zero=True))
-    instant = options["wait_until"] if "wait_until" in options else payload.wait_until()
-    return None if instant is None else check_instant("wait_until", instant)
 
 
 def _status(status: TaskStatus | str) -> TaskStatus:

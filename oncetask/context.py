@@ -9,8 +9,9 @@ from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from oncetask.client import Client, EnqueueOptions, new_task
+from oncetask.client import Client
 from oncetask.clock import Duration, seconds
+from oncetask.enqueueing import EnqueueOptions, new_task
 from oncetask.errors import LeaseLost, OncetaskError, TaskAborted, TaskTimeout
 
 if TYPE_CHECKING:

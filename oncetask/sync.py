@@ -11,7 +11,8 @@ import weakref
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from oncetask.client import Client, EnqueueOptions
+from oncetask.client import Client
+from oncetask.enqueueing import EnqueueOptions
 from oncetask.errors import StoreUnavailable
 from oncetask.store.url import open_store
 

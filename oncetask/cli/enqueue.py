@@ -24,7 +24,8 @@ from oncetask.payload import Payload, check_kind
 from oncetask.task import Receipt, TaskStatus
 
 if TYPE_CHECKING:
-    from oncetask.client import Client, EnqueueOptions
+    from oncetask.client import Client
+    from oncetask.enqueueing import EnqueueOptions
     from oncetask.task import Task
 
 __all__ = ["EnqueueCommand", "enqueue"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from oncetask import Client, Context, TaskStatus, Worker
-from oncetask.client import new_task
+from oncetask.enqueueing import new_task
 from oncetask.store.document import encode
 from tests.integration.places import FilePlace, FirestorePlace, Place
 from tests.integration.stores import ON_FIRESTORE, ON_SQLITE
