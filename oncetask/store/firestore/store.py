@@ -194,10 +194,7 @@ class FirestoreStore(TaskStore):
     def create_in(self, batch: Any, task: Task) -> None:
         """Add the creation of a task to a transaction or batch of the caller's own client."""
         reference = batch._client.document(f"oncetask/{self.env}/onceTasks/{task.id}")  # noqa: SLF001  # no public name
-        if isinstance(batch, BaseWriteBatch):
-            batch.create(reference, document_of(task))
-        else:
-            batch.set(reference, document_of(task))  # mock-firestore, whose create() does nothing
+        batch.create(reference, document_of(task))  # never set(): a task that exists would start over
 
     @asynccontextmanager
     async def _use(self) -> AsyncIterator[Session]:

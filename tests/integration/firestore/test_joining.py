@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
-import mockfirestore
 import pytest
 from google.api_core.exceptions import AlreadyExists
 from google.cloud import firestore
@@ -78,14 +77,3 @@ async def test_exists(store: FirestoreStore, native: firestore.AsyncClient) -> N
     store.create_in(batch, a_task(create_id="second"))
     with pytest.raises(AlreadyExists):
         await batch.commit()
-
-
-def test_mock_firestore() -> None:
-    """The documents of users' own fast tests have the shape that we say."""
-    client = mockfirestore.MockFirestore()
-    with client.transaction() as transaction:
-        transaction._begin()
-        FirestoreStore(env="test").create_in(transaction, a_task())
-    document = client.document("oncetask/test/onceTasks/greet:1").get().to_dict()
-    assert document["kind"] == "greet"
-    assert document["outcome"] is None
