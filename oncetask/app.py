@@ -18,7 +18,7 @@ from oncetask.retry import ExponentialBackoff, Retry
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["App", "CallNext", "ErrorHandler", "Handler", "Lifespan", "Middleware"]
+__all__ = ["App", "CallNext", "ErrorHandler", "Handler", "Lifespan", "Middleware", "is_async"]
 
 P = TypeVar("P", bound=Payload)
 R = TypeVar("R")
@@ -130,7 +130,7 @@ class App:
 
     def middleware(self, function: M) -> M:
         """Wrap every handler call; the first one registered is the outermost."""
-        if not callable(function) or not _is_async(function):
+        if not callable(function) or not is_async(function):
             msg = f"middleware takes an `async def` function (ctx, call_next), not {function!r}"
             raise TypeError(msg)
         self._middlewares.append(function)
@@ -197,10 +197,11 @@ def _check_function(function: object, kind: str) -> bool:
     if not callable(function) or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         msg = f"the handler of kind {kind!r} must be a function (ctx, payload), `async def` or `def`, not {function!r}"
         raise TypeError(msg)
-    return _is_async(function)
+    return is_async(function)
 
 
-def _is_async(function: Callable[..., object]) -> bool:
+def is_async(function: Callable[..., object]) -> bool:
+    """Tell whether calling it gives a coroutine, through partials and objects with an async `__call__` too."""
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(

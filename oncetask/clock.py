@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 __all__ = [
     "EPOCH",
+    "LONGEST_SECONDS",
     "Clock",
     "Duration",
     "Now",
@@ -31,7 +32,7 @@ Duration = float | timedelta
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_LONGEST_SECONDS = 100 * 366 * 86_400.0
+LONGEST_SECONDS = 100 * 366 * 86_400.0
 
 
 def to_micros(instant: datetime) -> int:
@@ -60,7 +61,7 @@ def seconds(name: str, value: Duration, *, zero: bool = False) -> float:
     else:
         msg = f"{name} must be seconds (int or float) or a timedelta, not {value!r}"
         raise TypeError(msg)
-    if not math.isfinite(number) or number < 0 or number > _LONGEST_SECONDS or (number == 0 and not zero):
+    if not math.isfinite(number) or number < 0 or number > LONGEST_SECONDS or (number == 0 and not zero):
         least = "zero or more" if zero else "more than zero"
         msg = f"{name} must be {least} and at most a hundred years, in seconds, not {value!r}"
         raise ValueError(msg)

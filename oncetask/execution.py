@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_jsonable_python
 
+from oncetask.app import is_async
 from oncetask.clock import seconds
 from oncetask.context import AbortReason, AbortSignal, Context, running_context
 from oncetask.errors import (
@@ -162,9 +163,9 @@ class Execution:
             running_context.reset(token)
 
     async def _tell(self, function: ErrorHandler, error: Exception) -> None:
-        if inspect.iscoroutinefunction(function):
-            await function(self._context, error)
-        elif inspect.isawaitable(answer := await in_thread(function, self._context, error)):
+        args = (self._context, error)
+        answer = function(*args) if is_async(function) else await in_thread(function, *args)
+        if inspect.isawaitable(answer):
             await answer
 
     def _note_end(self, call: asyncio.Task[object]) -> None:

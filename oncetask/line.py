@@ -93,7 +93,7 @@ class DueLine:
         passed: list[Task] = []
         while self._buffer and len(picked) < most:
             task = self._buffer.popleft()
-            if task.kind not in left or self._seen.get(task.id, -1) >= task.version:
+            if task.kind not in left or not self._is_unseen(task):
                 continue
             if left[task.kind] > 0:
                 left[task.kind] -= 1
@@ -105,23 +105,23 @@ class DueLine:
         return picked
 
     async def _query(self, kinds: frozenset[str]) -> None:
-        now = (await self._store.now()).latest
+        asked_at = (await self._store.now()).latest
         self._poll_at = self._loop.time() + self._poll
-        found = await self._store.due(kinds, now=now, limit=self._ahead, after=self._beyond)
+        found = await self._store.due(kinds, now=asked_at, limit=self._ahead, after=self._beyond)
         full = len(found) == self._ahead
-        self._buffer = deque(task for task in found if self._is_news(task))
-        self._left_alone = [*(self._left_alone if self._beyond else ()), *filter(self._is_left_alone, found)]
+        now = self._store.clock.now()
+        left = [task for task in found if triage(task, now) is Step.LEAVE]
+        left_ids = {task.id for task in left}
+        self._buffer = deque(task for task in found if task.id not in left_ids and self._is_unseen(task))
+        # Due, and yet not for this worker, now or later: a newer version's, say.
+        for_nobody = [task for task in left if _wait(task, now) is None]
+        self._left_alone = [*(self._left_alone if self._beyond else ()), *for_nobody]
         # A whole page of nothing new (poison, or held under a clock that is behind) must not hide what stands after it.
         self._beyond = _behind(found[-1]) if full and not self._buffer else None
         self._dry_kinds = frozenset() if full else kinds
 
-    def _is_news(self, task: Task) -> bool:
-        return self._seen.get(task.id, -1) < task.version and triage(task, self._store.clock.now()) is not Step.LEAVE
-
-    def _is_left_alone(self, task: Task) -> bool:
-        """Tell a task that is due and yet not for this worker, now or later: a newer version's, say."""
-        now = self._store.clock.now()
-        return triage(task, now) is Step.LEAVE and _wait(task, now) is None
+    def _is_unseen(self, task: Task) -> bool:
+        return self._seen.get(task.id, -1) < task.version
 
     async def _listen(self, kinds: frozenset[str], changed: asyncio.Event) -> bool:
         """Wait for the doorbell, the next due time or the slow poll. False: `changed` was set instead."""
@@ -160,12 +160,13 @@ class DueLine:
             self._dry_kinds = frozenset()  # there may be more behind these
 
     def _due_in_front(self) -> list[Task]:
-        return [task for task in self._front if self._is_news(task)]
+        now = self._store.clock.now()
+        return [task for task in self._front if self._is_unseen(task) and triage(task, now) is not Step.LEAVE]
 
     def _next_look(self) -> float:
         """Give the seconds until one of the tasks in front becomes due, at most the slow poll's."""
         now = self._store.clock.now()
-        waits = (_wait(task, now) for task in self._front if self._seen.get(task.id, -1) < task.version)
+        waits = (_wait(task, now) for task in self._front if self._is_unseen(task))
         return max(0.0, min([self._poll_at - self._loop.time(), *(wait for wait in waits if wait is not None)]))
 
     async def _open_bell(self, kinds: frozenset[str]) -> None:

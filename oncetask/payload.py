@@ -17,7 +17,17 @@ from oncetask.errors import InvalidPayload
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["Payload", "check_indexed", "check_kind", "check_resource_key", "check_task_id", "derive_task_id", "kind_of"]
+__all__ = [
+    "Payload",
+    "check_indexed",
+    "check_kind",
+    "check_resource_key",
+    "check_task_id",
+    "derive_task_id",
+    "has_surrogates",
+    "is_kind",
+    "kind_of",
+]
 
 _KIND = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _RESERVED = ("kind", "idempotency_key", "resource_key", "wait_until", "recurrence")
@@ -127,9 +137,14 @@ def kind_of(kind: str | type[Payload]) -> str:
     return kind.kind
 
 
+def is_kind(kind: object) -> bool:
+    """Tell whether something is spelt as a kind."""
+    return isinstance(kind, str) and _KIND.fullmatch(kind) is not None
+
+
 def check_kind(kind: str) -> str:
     """Check the spelling of a kind."""
-    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
+    if not is_kind(kind):
         msg = f"kind must be 1 to 100 of the characters a-z 0-9 . _ - and start with a letter or digit, not {kind!r}"
         raise ValueError(msg)
     return kind
@@ -140,7 +155,7 @@ def check_task_id(task_id: str) -> str:
     problem = ""
     if not isinstance(task_id, str) or not task_id:
         problem = "must be a text with at least one character"
-    elif "/" in task_id or any(ord(c) < ord(" ") for c in task_id) or _has_surrogates(task_id):
+    elif "/" in task_id or any(ord(c) < ord(" ") for c in task_id) or has_surrogates(task_id):
         problem = "may not contain a slash, a control character or half a surrogate pair"
     elif task_id in {".", ".."} or re.fullmatch(r"__.*__", task_id):
         problem = 'may not be ".", ".." or of the form __…__ (Firestore reserves these)'
@@ -161,7 +176,7 @@ def check_indexed(name: str, text: str | None) -> str | None:
     """Check what queries ask for: None, or 1 to 1,000 bytes of text (longer values are cut in indexes)."""
     if text is None:
         return None
-    if not isinstance(text, str) or not text or _has_surrogates(text) or len(text.encode()) > _LONGEST_KEY_BYTES:
+    if not isinstance(text, str) or not text or has_surrogates(text) or len(text.encode()) > _LONGEST_KEY_BYTES:
         msg = f"{name} must be None or a text of 1 to {_LONGEST_KEY_BYTES} bytes in UTF-8, not {_short(text)}"
         raise ValueError(msg)
     return text
@@ -169,7 +184,7 @@ def check_indexed(name: str, text: str | None) -> str | None:
 
 def derive_task_id(kind: str, key: str) -> str:
     """Give the id that a kind and an idempotency key always lead to."""
-    if not isinstance(key, str) or not key or _has_surrogates(key):
+    if not isinstance(key, str) or not key or has_surrogates(key):
         msg = f"idempotency_key must be None or a text with at least one character, not {_short(key)}"
         raise ValueError(msg)
     readable = f"{kind}:{key}"
@@ -178,7 +193,8 @@ def derive_task_id(kind: str, key: str) -> str:
     return f"{kind}:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
-def _has_surrogates(text: str) -> bool:
+def has_surrogates(text: str) -> bool:
+    """Tell a text with half a surrogate pair, which has no UTF-8."""
     return any("\ud800" <= c <= "\udfff" for c in text)
 
 

@@ -104,7 +104,7 @@ def _run_to_the_end(work: Callable[[], Coroutine[None, None, None]]) -> None:
     try:
         runner.run(work())
         code = DONE
-    except KeyboardInterrupt:  # the second one: the worker has answered the first
+    except KeyboardInterrupt:  # before the worker listens to signals itself, or after it has ended
         _leave(INTERRUPTED)
     finally:
         limit = threading.Timer(_LAST_SECONDS, _leave, (code, "handlers are still running; not waiting for them"))

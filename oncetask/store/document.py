@@ -7,12 +7,12 @@ null while a task is open or free, so that equality filters find it. `dueAt` is 
 from __future__ import annotations
 
 import json
-import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from oncetask.clock import EPOCH
+from oncetask.clock import EPOCH, LONGEST_SECONDS
 from oncetask.errors import PayloadTooLarge
+from oncetask.payload import has_surrogates, is_kind
 from oncetask.task import Outcome, Progress, Task, TaskError
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def _plain_key(key: str, path: int) -> bool:
 
 
 def _is_text(value: str) -> bool:
-    return value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value)
+    return value.isascii() or not has_surrogates(value)
 
 
 def _length(name: str) -> int:
@@ -222,7 +222,7 @@ def _text(value: object) -> object:
 
 
 def _kind(value: object) -> object:
-    return value if isinstance(value, str) and re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,99}", value) else ABSENT
+    return value if is_kind(value) else ABSENT
 
 
 def _count(value: object) -> object:
@@ -234,7 +234,7 @@ def _flag(value: object) -> object:
 
 
 def _duration(value: object) -> object:
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 100 * 366 * 86_400
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < LONGEST_SECONDS
     return value if fits else ABSENT
 
 
