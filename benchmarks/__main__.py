@@ -1,4 +1,4 @@
-"""How fast one worker drains no-op tasks, and what that costs at the store: `python -m benchmarks --help`.
+"""How fast one worker drains no-op tasks and cancels arrive, and what that costs: `python -m benchmarks --help`.
 
 Each figure is one run on this machine, with whatever else runs on it; compare figures of one run only. Reads and
 writes are counted at the RPC, by the adapter itself.
@@ -17,12 +17,15 @@ import time
 import uuid
 from pathlib import Path
 
+from benchmarks import cancelling
 from oncetask import App, Client, Context, Payload, Worker, connect
 from tests.emulator import running_emulator
 
 BARS = {
     "sqlite": {"drain_per_second": "at least 2,000"},
     "firestore": {
+        "cancel_p95_ms": "at most 250",
+        "bulk_cancel_rpcs_per_500": "at most 3",
         "drain_per_second": "at least 500",
         "writes_per_task": "at most 3",
         "reads_per_task": "at most 3",
@@ -46,8 +49,8 @@ async def noop(_: Context, __: Noop) -> None:
     """Do nothing."""
 
 
-async def measure(url: str, tasks: int, concurrency: int) -> dict[str, float]:
-    """Enqueue, then drain with one worker that finds them all waiting."""
+async def measure(url: str, tasks: int, concurrency: int, cancels: int) -> dict[str, float]:
+    """Enqueue, drain with one worker that finds them all waiting, cancel."""
     figures: dict[str, float] = {}
     async with connect(url, env=f"bench-{uuid.uuid4().hex[:8]}") as client:
         counters = getattr(client.store, "counters", None)
@@ -67,6 +70,9 @@ async def measure(url: str, tasks: int, concurrency: int) -> dict[str, float]:
         left = await client.pending_count()
         if left:
             sys.exit(f"{left} tasks were left over: the figures mean nothing")
+    async with connect(url, env=f"bench-{uuid.uuid4().hex[:8]}") as client:
+        figures |= await cancelling.latencies(client, cancels)
+        figures |= await cancelling.bulk(client, tasks)
     return figures
 
 
@@ -109,6 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--tasks", type=int, default=5_000, help="no-op tasks that wait before the worker starts")
     parser.add_argument("--concurrency", type=int, default=32, help="the worker's")
+    parser.add_argument("--cancels", type=int, default=100, help="handlers cancelled in another process")
     parser.add_argument("--stores", nargs="+", choices=["sqlite", "firestore"], default=["sqlite", "firestore"])
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     asked = parser.parse_args()
@@ -117,12 +124,12 @@ def main() -> None:
         if store == "sqlite":
             with tempfile.TemporaryDirectory() as folder:
                 url = f"sqlite:///{Path(folder) / 'bench.db'}"
-                results[store] = asyncio.run(measure(url, asked.tasks, asked.concurrency))
+                results[store] = asyncio.run(measure(url, asked.tasks, asked.concurrency, asked.cancels))
         else:
             with running_emulator() as host:
                 os.environ["FIRESTORE_EMULATOR_HOST"] = host
                 url = f"firestore://bench-{uuid.uuid4().hex[:8]}"
-                results[store] = asyncio.run(measure(url, asked.tasks, asked.concurrency))
+                results[store] = asyncio.run(measure(url, asked.tasks, asked.concurrency, asked.cancels))
     if asked.json:
         print(json.dumps({"python": platform.python_version(), "cpus": os.cpu_count(), "stores": results}, indent=2))
         return

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from oncetask.clock import Duration, seconds
 from oncetask.context import Context
@@ -18,10 +18,13 @@ from oncetask.retry import ExponentialBackoff, Retry
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["App", "CallNext", "ErrorHandler", "Handler", "Lifespan", "Middleware", "is_async"]
+    from oncetask.task import Task
+
+__all__ = ["App", "Call", "CallNext", "Cleanup", "ErrorHandler", "Handler", "Lifespan", "Middleware", "is_async"]
 
 P = TypeVar("P", bound=Payload)
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[[Context, Any], object])
 E = TypeVar("E", bound="ErrorHandler")
 M = TypeVar("M", bound="Middleware")
 
@@ -36,6 +39,18 @@ DEFAULT_TIMEOUT = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cleanup:
+    """A kind's cancellation handler."""
+
+    function: Callable[[Context, Any], object]
+    is_async: bool
+    timeout: float | None
+    """Seconds that one attempt may take; None: as long as one at the task."""
+    retry: Retry | None
+    """None: the task's policy, with a count of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Handler:
     """One kind's function, with everything that applies to it settled."""
 
@@ -43,18 +58,55 @@ class Handler:
     function: Callable[[Context, Any], object]
     is_async: bool
     timeout: float
-    """Seconds that one attempt may take."""
+    """Seconds that one attempt may take, where the task itself says nothing."""
     retry: Retry
     concurrency: int | None
-    """How many tasks of this kind one worker runs at a time; None: as many as it has slots."""
+    """How many calls for this kind one worker runs at a time; None: as many as it has slots."""
+    max_batch: int | None = None
+    """How many tasks of one resource key a call takes, as a list; None: one, by itself."""
+    cleanup: Cleanup | None = None
+    """What to call for cancelled tasks; None: nothing."""
     middlewares: tuple[Middleware, ...] = ()
     error_handlers: tuple[ErrorHandler, ...] = ()
+
+    @property
+    def has_cleanup(self) -> bool:
+        """True where there is something to call for a cancelled task."""
+        return self.cleanup is not None
+
+    def called_for(self, task: Task) -> Call:
+        """Say what is called for a task as it stands, its handler or its cleanup, and under which limits."""
+        if self.cleanup is not None and task.is_cancelled:
+            cleanup = self.cleanup
+            limit = cleanup.timeout or task.timeout or self.timeout
+            return Call(cleanup.function, cleanup.is_async, limit, cleanup.retry or self.retry)
+        if self.max_batch is not None:
+            return Call(self.function, self.is_async, self.timeout, self.retry, takes_list=True)
+        return Call(self.function, self.is_async, task.timeout or self.timeout, self.retry)
+
+
+class Call(NamedTuple):
+    """One call of user code for a task."""
+
+    function: Callable[[Context, Any], object]
+    is_async: bool
+    limit: float
+    """Seconds that it may take."""
+    retry: Retry
+    takes_list: bool = False
 
 
 class Registers(Protocol[P]):
     """A decorator that registers a function for a payload type and gives it back unchanged."""
 
     def __call__(self, function: Callable[[Context, P], R], /) -> Callable[[Context, P], R]:
+        """Register `function`."""
+
+
+class RegistersBatch(Protocol[P]):
+    """As `Registers`, for functions that take a list of payloads."""
+
+    def __call__(self, function: Callable[[Context, list[P]], R], /) -> Callable[[Context, list[P]], R]:
         """Register `function`."""
 
 
@@ -82,6 +134,7 @@ class App:
         self._retry = _check_retry(retry) or ExponentialBackoff()
         self._lifespan = lifespan
         self._handlers: dict[str, Handler] = {}
+        self._cleanups: dict[str, Cleanup] = {}
         self._middlewares: list[Middleware] = []
         self._error_handlers: list[ErrorHandler] = []
         self._included: list[App] = []
@@ -99,23 +152,45 @@ class App:
         `timeout`: of one attempt, in seconds or as a timedelta. `concurrency`: per worker. What is left out is the
         App's. Raises HandlerAlreadyRegistered where the kind has a handler.
         """
+        return self._registers(payload_type, timeout=timeout, retry=retry, concurrency=concurrency)
+
+    def batch_handler(
+        self,
+        payload_type: type[P],
+        *,
+        max_batch: int = 100,
+        timeout: Duration | None = None,
+        retry: Retry | None = None,
+        concurrency: int | None = None,
+    ) -> RegistersBatch[P]:
+        """Register the function that runs due tasks of one resource key in one call, as a list of their payloads.
+
+        `max_batch`: at most so many at a time. Tasks without a key come alone. `timeout`: of the call, whatever the
+        tasks say. What it returns is the result of every task; each keeps its own attempts. Otherwise as `handler`.
+        """
+        _check_count("max_batch", max_batch)
+        return self._registers(payload_type, timeout=timeout, retry=retry, concurrency=concurrency, max_batch=max_batch)
+
+    def cancellation_handler(
+        self, payload_type: type[P], *, timeout: Duration | None = None, retry: Retry | None = None
+    ) -> Registers[P]:
+        """Register the function that cleans up after cancelled tasks of this kind, `async def` or `def`.
+
+        It is called for each cancelled task, also for those that never started, and again by its policy until it
+        succeeds: so make it idempotent. `timeout`: of one attempt; left out, the task's. `retry`: its own policy,
+        with its own count of attempts; left out, the handler's policy. The kind's handler has to be in the same App,
+        registered before or after. Raises HandlerAlreadyRegistered where the kind has a cancellation handler.
+        """
         kind = kind_of(payload_type)
-        if concurrency is not None and (not isinstance(concurrency, int) or concurrency < 1):
-            msg = f"concurrency must be None or a whole number, 1 or more, not {concurrency!r}"
-            raise ValueError(msg)
-        limit = self._timeout if timeout is None else seconds("timeout", timeout)
-        policy = _check_retry(retry) or self._retry
+        limit = None if timeout is None else seconds("timeout", timeout)
+        policy = _check_retry(retry)
 
         def register(function: Callable[[Context, P], R], /) -> Callable[[Context, P], R]:
-            self._refuse_second(kind)
-            self._handlers[kind] = Handler(
-                payload_type=payload_type,
-                function=function,
-                is_async=_check_function(function, kind),
-                timeout=limit,
-                retry=policy,
-                concurrency=concurrency,
-            )
+            if kind in self._cleanups:
+                msg = f"kind {kind!r} has a cancellation handler already in app {self.name!r}"
+                raise HandlerAlreadyRegistered(msg)
+            is_coroutine = _check_function(function, kind)
+            self._cleanups[kind] = Cleanup(function=function, is_async=is_coroutine, timeout=limit, retry=policy)
             return function
 
         return register
@@ -141,15 +216,24 @@ class App:
         if not isinstance(other, App) or self in other.apps():
             msg = f"include takes another App that does not include this one, not {other!r}"
             raise TypeError(msg)
-        for kind in other.handlers():
+        for kind in other.kinds():
             self._refuse_second(kind)
         self._included.append(other)
 
+    def kinds(self) -> list[str]:
+        """Give the kinds that have a handler, included ones too."""
+        return [kind for app in self.apps() for kind in app._handlers]  # noqa: SLF001  # an App's own
+
     def handlers(self) -> Mapping[str, Handler]:
-        """Give the handler of each kind, included ones too, with everything that applies to it."""
+        """Give the handler of each kind, included ones too, with everything that applies to it.
+
+        Raises UnknownKind for a cancellation handler whose kind has no handler in the same App.
+        """
+        for kind in self._cleanups.keys() - self._handlers.keys():
+            raise UnknownKind(kind, list(self._handlers))
         outer, outer_errors = tuple(self._middlewares), tuple(self._error_handlers)
         found = {
-            kind: replace(handler, middlewares=outer, error_handlers=outer_errors)
+            kind: replace(handler, cleanup=self._cleanups.get(kind), middlewares=outer, error_handlers=outer_errors)
             for kind, handler in self._handlers.items()
         }
         for app in self._included:
@@ -179,10 +263,46 @@ class App:
         """Give this App and all that it includes."""
         return [self, *(deep for app in self._included for deep in app.apps())]
 
+    def _registers(
+        self,
+        payload_type: type[Payload],
+        *,
+        timeout: Duration | None,
+        retry: Retry | None,
+        concurrency: int | None,
+        max_batch: int | None = None,
+    ) -> Callable[[F], F]:
+        kind = kind_of(payload_type)
+        if concurrency is not None:
+            _check_count("concurrency", concurrency)
+        limit = self._timeout if timeout is None else seconds("timeout", timeout)
+        policy = _check_retry(retry) or self._retry
+
+        def register(function: F, /) -> F:
+            self._refuse_second(kind)
+            self._handlers[kind] = Handler(
+                payload_type=payload_type,
+                function=function,
+                is_async=_check_function(function, kind),
+                timeout=limit,
+                retry=policy,
+                concurrency=concurrency,
+                max_batch=max_batch,
+            )
+            return function
+
+        return register
+
     def _refuse_second(self, kind: str) -> None:
-        if kind in self.handlers():
+        if kind in self.kinds():
             msg = f"kind {kind!r} has a handler already in app {self.name!r}: one kind, one handler"
             raise HandlerAlreadyRegistered(msg)
+
+
+def _check_count(name: str, value: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        msg = f"{name} must be a whole number, 1 or more, not {value!r}"
+        raise ValueError(msg)
 
 
 def _check_retry(retry: Retry | None) -> Retry | None:

@@ -23,13 +23,14 @@ _LEASE_MARGIN = 10.0
 
 def next_step(task: Task, handler: Handler, *, longest_lease: float, now: Now) -> Transition | None:
     """Make the transition that the task needs; None: nothing. `longest_lease`: seconds."""
-    match lifecycle.triage(task, now):
+    match lifecycle.triage(task, now, has_cleanup=handler.has_cleanup):
         case Step.CLAIM:
             until = now.latest + timedelta(seconds=lease_seconds(task, handler, longest_lease))
             return lifecycle.claim(task, lease_id=uuid4().hex, until=until, now=now)
         case Step.RESCUE:
             error = LeaseLost(f"its worker died or stood still: the lease ended at {task.leased_until}")
-            delay = handler.retry.after_crash(attempt=task.attempts, elapsed=elapsed(task, now), error=error)
+            policy = handler.called_for(task).retry
+            delay = policy.after_crash(attempt=lifecycle.attempt_of(task), elapsed=elapsed(task, now), error=error)
             return lifecycle.rescue(task, error, delay=delay, now=now)
         case Step.END_CANCELLED:
             return lifecycle.end_cancelled(task, now=now)
@@ -43,9 +44,10 @@ def next_step(task: Task, handler: Handler, *, longest_lease: float, now: Now) -
 
 def lease_seconds(task: Task, handler: Handler, longest: float) -> float:
     """Give the length of a lease: the time limit and a margin to record the end, but never above `longest`."""
-    return min((task.timeout or handler.timeout) + _LEASE_MARGIN, longest)
+    return min(handler.called_for(task).limit + _LEASE_MARGIN, longest)
 
 
 def elapsed(task: Task, now: Now) -> float:
-    """Seconds since the first start, for policies that stop after a time."""
-    return (now.earliest - (task.started_at or now.earliest)).total_seconds()
+    """Seconds since the first start, of a cleanup since the cancel, for policies that stop after a time."""
+    start = task.cancelled_at if lifecycle.is_cleanup(task) else task.started_at
+    return (now.earliest - (start or now.earliest)).total_seconds()

@@ -1,4 +1,4 @@
-"""The SDK: enqueue, look, reset, delete, wait. Nothing here runs tasks."""
+"""The SDK: enqueue, look, cancel, reset, delete, wait. Nothing here runs tasks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from oncetask import lifecycle
+from oncetask.changes import Changes
 from oncetask.clock import Duration, seconds
 from oncetask.enqueueing import EnqueueOptions, new_task
 from oncetask.errors import StoreUnavailable, TaskNotFound
@@ -16,11 +17,10 @@ from oncetask.payload import Payload, check_indexed, check_resource_key, check_t
 from oncetask.store import TaskFilter, TaskStore
 from oncetask.store.url import open_store
 from oncetask.task import Outcome, Receipt, Stats, Task, TaskPage, TaskStatus
+from oncetask.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-
-    from oncetask.lifecycle import Transition
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
 __all__ = ["Client", "connect"]
 
@@ -49,9 +49,11 @@ def connect(
 class Client:
     """Everything that callers do with tasks. Made by `connect`; `async with` or `aclose` closes it."""
 
-    def __init__(self, store: TaskStore) -> None:
-        """Work on an opened or unopened store."""
+    def __init__(self, store: TaskStore, *, telemetry: Telemetry | None = None) -> None:
+        """Work on an opened or unopened store. `telemetry`: who is told what happens; left out: a new one."""
         self.store = store
+        self.telemetry = telemetry or Telemetry()
+        self._changes = Changes(store, self.telemetry)
 
     async def __aenter__(self) -> Self:
         """Open the store, so that a wrong address shows here."""
@@ -123,6 +125,17 @@ class Client:
         task = new_task(payload, options, self.store.clock.now())
         self.store.create_in(transaction_or_batch, task)
         return task.id
+
+    def cancel_in(self, transaction_or_batch: Any, task: Task) -> bool:  # as above
+        """Add the cancellation of a task to the caller's own Firestore transaction or write batch.
+
+        Tells whether there was anything to cancel: nothing is added for a task that is done or cancelled already.
+        `task`: as it was read; the caller's commit fails as a whole where the task has changed since. Sends nothing
+        itself. Raises Unsupported on SQLite.
+        """
+        transition = lifecycle.cancel(task, now=self.store.clock.now())
+        self.store.change_in(transaction_or_batch, [] if transition is None else [transition])
+        return transition is not None
 
     async def get_task(self, task_id: str) -> Task:
         """Read one task. Raises TaskNotFound."""
@@ -207,8 +220,7 @@ class Client:
 
     async def pending_count(self, kind: str | type[Payload] | None = None, resource_key: str | None = None) -> int:
         """Count the tasks that are not done, generators of recurrences excluded."""
-        name = None if kind is None else kind_of(kind)
-        return await self.store.count(TaskFilter(kind=name, resource_key=check_resource_key(resource_key), done=False))
+        return await self.store.count(_open_tasks(kind=kind, resource_key=resource_key))
 
     async def stats(self) -> Stats:
         """Count tasks by kind and status."""
@@ -225,23 +237,51 @@ class Client:
 
     async def watch(self, task_id: str) -> AsyncIterator[Task]:
         """Give the task now and after every change, until it is done. Raises TaskNotFound, also when it is deleted."""
-        async with self.store.watch_task(check_task_id(task_id)) as feed:
+        async with self.store.watch_tasks([check_task_id(task_id)]) as feed:
             while True:
-                task = await feed.get()
+                (task,) = await feed.get()
                 if task is None:
                     raise TaskNotFound(task_id)
                 yield task
                 if task.status.is_done:
                     return
 
+    async def cancel_task(self, task_id: str) -> bool:
+        """Cancel a task that is not done: it goes first in the line, and a running handler is told to stop.
+
+        Tells whether this call cancelled it. False: it is done, or was cancelled before. Whichever is stored first
+        wins: after True no handler completes this task any more. Raises TaskNotFound.
+        """
+        return await self._changes.of([await self.get_task(task_id)], lifecycle.cancel) == 1
+
+    async def cancel_tasks_by_resource_key(self, kind: str | type[Payload] | None, key: str) -> int:
+        """Cancel all tasks of a resource key that are not done; counts those that this call cancelled.
+
+        `kind`: its name or payload class; None: all kinds. What is enqueued while this runs may escape it.
+        """
+        if key is None:  # which would ask nothing, and so mean every task there is
+            msg = "resource_key must be a text: None would cancel the tasks of every key"
+            raise TypeError(msg)
+        return await self._changes.all(_open_tasks(kind=kind, resource_key=key), lifecycle.cancel)
+
+    async def cancel_tasks_by_kind(self, kind: str | type[Payload]) -> int:
+        """Cancel all tasks of a kind that are not done; counts those that this call cancelled."""
+        return await self._changes.all(_open_tasks(kind=kind_of(kind)), lifecycle.cancel)
+
+    async def cancel_tasks_by_ids(self, ids: Iterable[str]) -> int:
+        """Cancel the tasks of these ids that exist and are not done; counts those that this call cancelled.
+
+        Raises ValueError for what cannot be an id, after the others have been cancelled.
+        """
+        return await self._changes.by_ids(ids, lifecycle.cancel)
+
     async def reset_task(self, task_id: str) -> bool:
         """Run a done task again, from the first attempt. False: it is not done. Raises TaskNotFound."""
-        await self.get_task(task_id)
-        return await self.reset_tasks_by_ids([task_id]) == 1
+        return await self._changes.of([await self.get_task(task_id)], lifecycle.reset) == 1
 
     async def reset_tasks_by_ids(self, ids: Iterable[str]) -> int:
-        """Run done tasks again; counts those that this call reset."""
-        return await self._change(ids, lifecycle.reset)
+        """Run done tasks again; counts those that this call reset. Bad ids: as in `cancel_tasks_by_ids`."""
+        return await self._changes.by_ids(ids, lifecycle.reset)
 
     async def delete_task(self, task_id: str) -> bool:
         """Delete a task. False: somebody runs it, so cancel it first. Raises TaskNotFound."""
@@ -249,35 +289,8 @@ class Client:
         return await self.delete_tasks_by_ids([task_id]) == 1
 
     async def delete_tasks_by_ids(self, ids: Iterable[str]) -> int:
-        """Delete tasks that nobody runs; counts those that this call deleted."""
-        deleted, left = 0, _unique(ids)
-        while left:
-            now, chunk, left = await self.store.now(), left[:_CHUNK], left[_CHUNK:]
-            tasks = [t for t in await self.store.get(chunk) if t is not None and lifecycle.may_delete(t, now)]
-            for task, one in zip(tasks, await self.store.delete(tasks), strict=True):
-                if one.error is not None:
-                    raise one.error
-                if one.applied:
-                    deleted += 1
-                else:
-                    left.append(task.id)
-        return deleted
-
-    async def _change(self, ids: Iterable[str], event: Callable[..., Transition | None]) -> int:
-        """Apply an event to tasks; one that somebody else changed meanwhile is read and judged again."""
-        changed, left = 0, _unique(ids)
-        while left:
-            now, chunk, left = await self.store.now(), left[:_CHUNK], left[_CHUNK:]
-            found = [event(task, now=now) for task in await self.store.get(chunk) if task is not None]
-            transitions = [transition for transition in found if transition is not None]
-            for transition, one in zip(transitions, await self.store.apply(transitions), strict=True):
-                if one.error is not None:
-                    raise one.error
-                if one.applied:
-                    changed += 1
-                else:
-                    left.append(transition.before.id)
-        return changed
+        """Delete tasks that nobody runs; counts those that this call deleted. Bad ids: as in `cancel_tasks_by_ids`."""
+        return await self._changes.delete_by_ids(ids)
 
     async def _new_tasks(
         self, payloads: list[Payload], task_ids: Sequence[str] | None, options: EnqueueOptions
@@ -328,8 +341,6 @@ def _from_cursor(cursor: str | None) -> str | None:
         raise ValueError(msg) from None
 
 
-def _unique(ids: Iterable[str]) -> list[str]:
-    if isinstance(ids, str):
-        msg = f"ids must be several ids, not the single text {ids!r}"
-        raise TypeError(msg)
-    return list(dict.fromkeys(check_task_id(task_id) for task_id in ids))
+def _open_tasks(*, kind: str | type[Payload] | None, resource_key: str | None = None) -> TaskFilter:
+    name = None if kind is None else kind_of(kind)
+    return TaskFilter(kind=name, resource_key=check_resource_key(resource_key), done=False)

@@ -13,9 +13,10 @@ from oncetask.client import Client
 from oncetask.clock import Duration, seconds
 from oncetask.enqueueing import EnqueueOptions, new_task
 from oncetask.errors import LeaseLost, OncetaskError, TaskAborted, TaskTimeout
+from oncetask.lifecycle import attempt_of
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import MutableMapping, Sequence
     from datetime import datetime
 
     from oncetask.payload import Payload
@@ -67,7 +68,7 @@ class Context:
     def __init__(  # the engine's side of it; handlers never call this
         self,
         *,
-        task: Task,
+        tasks: Sequence[Task],
         payload: Payload | None,
         client: Client,
         state: Any,  # whatever the app's lifespan yields
@@ -75,13 +76,16 @@ class Context:
         limit: float,
         signal: AbortSignal,
     ) -> None:
-        """`limit`: the seconds that this run may take, from now."""
-        self.task = task
+        """`limit`: the seconds that this run may take, from now. `tasks`: several for a batch handler, in order."""
+        self.task = tasks[0]
+        """The task as it was claimed; of a batch, the first."""
+        self.tasks = tuple(tasks)
+        """The tasks of this run: those of a batch, else just the one."""
         self.client = client
         self.state = state
         self.fencing_token = fencing_token
         """The version time of the claim in µs: constant for the lease, rising per task. Hand it to systems that can
-        refuse a writer who comes too late."""
+        refuse a writer who comes too late. A cleanup has one of its own, which is greater than its handler's."""
         self._payload = payload
         self._signal = signal
         self._clock = client.store.clock
@@ -93,16 +97,14 @@ class Context:
 
     @property
     def payload(self) -> Payload:
-        """The typed data of the task. Raises OncetaskError in an error handler whose payload did not validate."""
+        """The typed data of the task; of a batch, the first's.
+
+        Raises OncetaskError in an error handler whose payload did not validate.
+        """
         if self._payload is None:
             msg = f"the payload of task {self.task_id!r} does not validate; its raw form is ctx.task.data"
             raise OncetaskError(msg)
         return self._payload
-
-    @property
-    def tasks(self) -> tuple[Task, ...]:
-        """The tasks of this run."""
-        return (self.task,)
 
     @property
     def task_id(self) -> str:
@@ -116,8 +118,8 @@ class Context:
 
     @property
     def attempt(self) -> int:
-        """1 for the first attempt."""
-        return self.task.attempts
+        """1 for the first attempt; in a cancellation handler, of the cleanup; in a batch, of the task tried most."""
+        return max(map(attempt_of, self.tasks))
 
     @property
     def remaining(self) -> float:
@@ -157,7 +159,7 @@ class Context:
         Not awaited. One whose id exists or is staged already is left out. Options and errors: `Client.enqueue`'s.
         """
         task = new_task(payload, options, self._clock.now(), place=len(self._staged))
-        if task.id != self.task_id:
+        if task.id not in {own.id for own in self.tasks}:
             self._staged.setdefault(task.id, task)
         return task.id
 

@@ -30,12 +30,14 @@ from oncetask.store.document import check_size
 from oncetask.threads import in_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from oncetask.app import CallNext, ErrorHandler, Handler
     from oncetask.client import Client
     from oncetask.payload import Payload
     from oncetask.task import Task
 
-__all__ = ["Completed", "Ended", "Execution", "Failed", "Interrupted", "Snoozed"]
+__all__ = ["Completed", "Ended", "Execution", "Failed", "Interrupted", "Snoozed", "payload_of"]
 
 _REPORT_SECONDS = 10.0
 _log = logging.getLogger("oncetask")
@@ -77,37 +79,43 @@ class Interrupted:
 Ended = Completed | Failed | Snoozed | Interrupted
 
 
+def payload_of(handler: Handler, task: Task) -> Payload | InvalidPayload:
+    """Read a task's payload; gives the error where it does not validate."""
+    try:
+        return handler.payload_type.from_data(task.data)
+    except InvalidPayload as error:
+        return error
+
+
 class Execution:
-    """One attempt at one task."""
+    """One attempt at one task, or at the tasks of a batch."""
 
     def __init__(  # what a run needs, named
         self,
         handler: Handler,
-        task: Task,
+        tasks: Sequence[Task],
+        payloads: Sequence[Payload | InvalidPayload],
         *,
         client: Client,
         state: object,
         abort_grace: float,
     ) -> None:
-        """Read the payload; one that does not validate fails the attempt when it runs."""
+        """`tasks`: as claimed, with their `payloads`; one that does not validate fails the attempt when it runs."""
         self._handler = handler
+        self._to_call = handler.called_for(tasks[0])
+        self._telemetry = client.telemetry
         self._abort_grace = abort_grace
         self._loop = asyncio.get_running_loop()
-        self._limit = task.timeout or handler.timeout
         self._signal = AbortSignal()
-        self._invalid: InvalidPayload | None = None
-        self._payload: Payload | None = None
-        try:
-            self._payload = handler.payload_type.from_data(task.data)
-        except InvalidPayload as error:
-            self._invalid = error
+        self._invalid = next((payload for payload in payloads if isinstance(payload, InvalidPayload)), None)
+        self._payloads = [payload for payload in payloads if not isinstance(payload, InvalidPayload)]
         self._context = Context(
-            task=task,
-            payload=self._payload,
+            tasks=tasks,
+            payload=None if self._invalid else self._payloads[0],
             client=client,
             state=state,
-            fencing_token=task.version,
-            limit=self._limit,
+            fencing_token=max(task.version for task in tasks),
+            limit=self._to_call.limit,
             signal=self._signal,
         )
         self._finished: asyncio.Future[None] = self._loop.create_future()
@@ -118,9 +126,11 @@ class Execution:
 
     async def run(self) -> Ended:
         """Run the handler until it ends, or until it is told to stop and does not within the grace."""
+        if self._signal.reason is not None:
+            return Interrupted(self._signal.reason, ended=True)
         if self._invalid is not None:
             return Failed(self._invalid)
-        timer = self._loop.call_later(self._limit, self.abort, "timeout")
+        timer = self._loop.call_later(self._to_call.limit, self.abort, "timeout")
         self._call = self._loop.create_task(self._through_middlewares(), name=f"oncetask {self._context.task_id}")
         self._call.add_done_callback(self._note_end)
         try:
@@ -138,13 +148,15 @@ class Execution:
         if self._signal.reason is not None or self._finished.done():
             return
         self._signal.set(reason)
-        if self._call is not None and self.thread is None:
+        if self._call is None:  # not begun yet, and now it will not
+            return
+        if self.thread is None:
             self._call.cancel()
         self._grace = self._loop.call_later(self._abort_grace, self._abandon)
 
     def abandon(self) -> None:
         """Stop waiting for a handler that has been told to stop."""
-        if not self._finished.done():
+        if self._call is not None:
             self._abandon()
 
     async def report(self, error: Exception) -> None:
@@ -197,7 +209,12 @@ class Execution:
             return lambda: self._handler.middlewares[place](self._context, entered(place + 1))
 
         try:
-            return await entered(0)()
+            with self._telemetry.attempt(self._context.task) as span:
+                try:
+                    return await entered(0)()
+                finally:
+                    if self._signal.reason is not None:
+                        span.set_attribute("oncetask.abort_reason", self._signal.reason)
         except (Exception, asyncio.CancelledError):
             raise
         except BaseException as error:  # SystemExit and the like would end the worker and everybody's tasks
@@ -205,19 +222,18 @@ class Execution:
             raise RuntimeError(msg) from error
 
     async def _in_function(self) -> object:
-        function, payload = self._handler.function, self._payload
-        if self._handler.is_async:
-            return await function(self._context, payload)  # type: ignore[misc]  # is_async says that it is awaitable
-        self.thread = in_thread(function, self._context, payload)
+        call = self._to_call
+        payload = self._payloads if call.takes_list else self._payloads[0]
+        if call.is_async:
+            return await call.function(self._context, payload)  # type: ignore[misc]  # is_async: it is awaitable
+        self.thread = in_thread(call.function, self._context, payload)
         return await asyncio.shield(self.thread)
 
     def _judge(self, call: asyncio.Task[object]) -> Ended:
         """Say how the attempt ended; one that was told to stop is never complete, since it may have stopped early."""
         ended = call.done() and (self.thread is None or self.thread.done())
-        if self._signal.reason == "timeout":
-            return Failed(TaskTimeout(f"the attempt reached its time limit of {self._limit:g} s"))
         if self._signal.reason is not None:
-            return Interrupted(self._signal.reason, ended)
+            return self._stopped(self._signal.reason, call, ended=ended)
         if call.cancelled():
             return Failed(TaskAborted("the handler was cancelled from within, not by oncetask"))
         try:
@@ -225,12 +241,23 @@ class Execution:
         except Exception as error:  # noqa: BLE001  # whatever a handler raises is how it ended
             return _failed(error)
 
+    def _stopped(self, reason: AbortReason, call: asyncio.Task[object], *, ended: bool) -> Ended:
+        """Say how an attempt ended that was told to stop; what it raised on its way out is only logged."""
+        raised = call.exception() if call.done() and not call.cancelled() else None
+        if raised is not None and not isinstance(raised, TaskAborted | TaskTimeout):
+            where = (self._context.kind, self._context.task_id)
+            _log.warning("handler of kind %s raised when told to stop, task %s", *where, exc_info=raised)
+        if reason == "timeout":
+            return Failed(TaskTimeout(f"the attempt reached its time limit of {self._to_call.limit:g} s"))
+        return Interrupted(reason, ended)
+
     def _completed(self, returned: object) -> Ended:
         """Put the result into its JSON form; trying again would only repeat the handler's effects, so that is final."""
         try:
             result = None if returned is None else to_jsonable_python(returned)
             if result is not None:
-                check_size(data=self._context.task.data, result=result)
+                for task in self._context.tasks:
+                    check_size(data=task.data, result=result)
         except PayloadTooLarge as error:
             return Failed(error, final=True)
         except Exception as error:  # noqa: BLE001  # a serialiser is user code and may raise anything

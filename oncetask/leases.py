@@ -1,4 +1,4 @@
-"""The lease on one running task: its newest record, its renewal, and the only road for writes to it.
+"""The lease on running tasks: their newest records, their renewal, and the only road for writes to them.
 
 The writes of one lease go one after the other, each on the version that the last one returned. A refused one is
 answered by reading the task again: still ours (somebody else, a cancel say, wrote in between), or lost.
@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import contextmanager
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from oncetask import lifecycle
 from oncetask.errors import LeaseLost, OncetaskError, StoreUnavailable
-from oncetask.task import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
     from typing import Any
 
+    from oncetask.context import AbortReason
     from oncetask.lifecycle import Transition
     from oncetask.store import TaskStore, Written
     from oncetask.task import Task
@@ -27,100 +28,178 @@ if TYPE_CHECKING:
 __all__ = ["Lease"]
 
 _RENEWED_AT = 1 / 3
+_WATCHED_AFTER_SECONDS = 0.2
 _BREATH_SECONDS = 0.5
 _log = logging.getLogger("oncetask")
 
 
 class Lease:
-    """What a worker holds while it runs a task."""
+    """What a worker holds while it runs a task, or the members of a batch."""
 
-    def __init__(self, store: TaskStore, task: Task, *, duration: float) -> None:
-        """`task`: as claimed. `duration`: seconds that each renewal adds."""
-        self.task = task
-        self._id = task.lease_owner or ""
+    def __init__(self, store: TaskStore, tasks: Sequence[Task], *, duration: float) -> None:
+        """`tasks`: as claimed. `duration`: seconds that each renewal adds."""
+        self._held = {task.id: task for task in tasks}
+        self._ids = {task.id: task.lease_owner or "" for task in tasks}
         self._store = store
         self._duration = timedelta(seconds=duration)
         self._writing = asyncio.Lock()
-        self._loop = asyncio.get_running_loop()
-        self._renewing: asyncio.Task[None] | None = None
+        self._stop: Callable[[AbortReason], None] = _ignore
 
-    @contextmanager
-    def kept(self, on_lost: Callable[[], None]) -> Iterator[None]:
-        """Renew the lease as long as the block runs; call `on_lost` when that fails for good."""
-        timer: asyncio.TimerHandle | None = None
-        ended = False
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The newest records of what is still held."""
+        return tuple(self._held.values())
 
-        def arm() -> None:
-            nonlocal timer
-            timer = self._loop.call_later(self._duration.total_seconds() * _RENEWED_AT, start)
+    @asynccontextmanager
+    async def kept(self, stop: Callable[[AbortReason], None]) -> AsyncIterator[None]:
+        """Renew the lease as long as the block runs, and call `stop` once it is lost for good, or all is cancelled.
 
-        def start() -> None:
-            self._renewing = self._loop.create_task(renew())
+        What runs for longer than a moment is watched for cancels. Shorter ones learn of it when they write.
+        """
+        loop = asyncio.get_running_loop()
+        timers: list[asyncio.TimerHandle] = []
+        tasks: set[asyncio.Task[None]] = set()
 
-        async def renew() -> None:
-            try:
-                await self.write(
-                    lambda task: lifecycle.renew(task, until=self._store.clock.now().latest + self._duration)
-                )
-            except OncetaskError as lost:
-                _log.warning("the lease of task %s could not be renewed: %s", self.task.id, lost)
-                on_lost()
-            else:
-                if not ended:
-                    arm()
+        def later(delay: float, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
+            timers.append(loop.call_later(delay, lambda: tasks.add(loop.create_task(job()))))
 
-        arm()
+        self._stop = stop
+        later(self._duration.total_seconds() * _RENEWED_AT, self._renew_for_ever)
+        if not any(map(lifecycle.is_cleanup, self.tasks)):  # a cleanup is not stopped by a cancel any more
+            later(_WATCHED_AFTER_SECONDS, self._watch)
         try:
             yield
+            async with self._writing:  # a renewal on its way has to arrive before the next write
+                pass
         finally:
-            ended = True
-            if timer is not None:
+            self._stop = _ignore
+            for timer in timers:
                 timer.cancel()
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
 
     async def write(
         self,
         event: Callable[[Task], Transition],
         staged: Sequence[Task] = (),
         batch: Any = None,  # the store's own
-    ) -> Transition:
-        """Write what `event` makes of the newest record, together with new tasks and the user's writes, or nothing.
+    ) -> list[Transition]:
+        """Write what `event` makes of the newest records; with it new tasks and the user's writes, or nothing of it.
 
-        Raises LeaseLost, or the error of a write that is impossible.
+        Gives what was stored; members of a batch that were lost are left out. Raises LeaseLost where nothing is held
+        any more, or the error of a write that is impossible.
         """
         async with self._writing:
-            while True:
-                transition = event(self.task)
+            stored: list[Transition] = []
+            left = list(self._held)
+            while left:
+                transitions = [event(self._held[task_id]) for task_id in left]
                 try:
-                    written = await self._send(transition, staged, batch)
-                    if written.version is not None:
-                        self.task = transition.after.evolve(version=written.version)
-                        return transition
-                    if written.error is not None:
-                        raise written.error
-                    self.task = await self._still_mine()
+                    written = await self._send(transitions, staged, batch)
+                    stored += self._applied(transitions, written)
+                    left = [one.before.id for one, w in zip(transitions, written, strict=True) if not w.applied]
+                    left = await self._still_mine(left)
                 except StoreUnavailable as error:
                     await self._while_it_lasts(error)
+                except LeaseLost as lost:
+                    if not stored:
+                        raise
+                    _log.warning("%s", lost)
+                    break
+            return stored
 
-    async def _send(self, transition: Transition, staged: Sequence[Task], batch: Any) -> Written:  # as above
-        if (staged or batch is not None) and transition.after.outcome is Outcome.COMPLETED:
-            return await self._store.commit(transition, staged, batch)
-        (written,) = await self._store.apply([transition])
-        return written
+    async def _send(self, transitions: list[Transition], staged: Sequence[Task], batch: Any) -> list[Written]:
+        """Send what belongs together in one commit: the success of a batch, and what was staged with a success."""
+        together = staged or batch is not None or len(transitions) > 1
+        if together and any(map(lifecycle.takes_staged, transitions)):
+            return await self._store.commit(transitions, staged, batch)
+        return await self._store.apply(transitions)
 
-    async def _still_mine(self) -> Task:
-        """Read the task after a refusal. Raises LeaseLost where it is not held by this lease any more."""
-        (found,) = await self._store.get([self.task.id])
-        if found is None or not lifecycle.holds(found, self._id):
-            now = "deleted" if found is None else found.status
-            msg = f"task {self.task.id!r} is not held by this worker any more (it is {now}): nothing is written for it"
+    def _applied(self, transitions: list[Transition], written: list[Written]) -> list[Transition]:
+        """Keep the newest records of what is still held; gives what was stored. Raises an impossible write's error."""
+        stored: list[Transition] = []
+        for transition, one in zip(transitions, written, strict=True):
+            if one.version is not None:
+                after = transition.after.evolve(version=one.version)
+                stored.append(replace(transition, after=after))
+                if lifecycle.holds(after, self._ids[after.id]):
+                    self._held[after.id] = after
+                else:
+                    del self._held[after.id]
+        for one in written:
+            if one.error is not None:
+                raise one.error
+        return stored
+
+    async def _still_mine(self, ids: list[str]) -> list[str]:
+        """Read tasks that may have been lost; gives those still held. Raises LeaseLost where that is none of all."""
+        lost: list[str] = []
+        for task_id, found in zip(ids, await self._store.get(ids) if ids else (), strict=True):
+            if found is not None and lifecycle.holds(found, self._ids[task_id]):
+                self._held[task_id] = found
+            elif task_id in self._held:
+                del self._held[task_id]
+                now = "deleted" if found is None else found.status
+                lost.append(f"task {task_id!r} is not held by this worker any more (it is {now})")
+        if lost and not self._held:
+            msg = f"{'; '.join(lost)}: nothing is written for it"
             raise LeaseLost(msg)
-        return found
+        for message in lost:
+            _log.warning("%s", message)
+        self._stop_if_cancelled()
+        return [task_id for task_id in ids if task_id in self._held]
 
     async def _while_it_lasts(self, error: StoreUnavailable) -> None:
         """Go on trying as long as the lease lasts for certain; after that somebody else may hold the task."""
-        now, until = self._store.clock.now().latest, self.task.leased_until
-        if until is None or now >= until:
-            msg = f"the lease of task {self.task.id!r} ended while the store was unavailable: {error}"
+        now = self._store.clock.now().latest
+        names = ", ".join(self._held)
+        if any(task.leased_until is None or now >= task.leased_until for task in self.tasks):
+            msg = f"the lease of task {names} ended while the store was unavailable: {error}"
             raise LeaseLost(msg) from error
-        _log.warning("the store is unavailable, the lease of task %s lasts: %s", self.task.id, error)
+        _log.warning("the store is unavailable, the lease of task %s lasts: %s", names, error)
         await asyncio.sleep(_BREATH_SECONDS)
+
+    async def _renew_for_ever(self) -> None:
+        now, pause = self._store.clock.now, self._duration.total_seconds() * _RENEWED_AT
+        try:
+            while True:
+                await self.write(lambda task: lifecycle.renew(task, until=now().latest + self._duration))
+                await asyncio.sleep(pause)
+        except OncetaskError as lost:
+            _log.warning("the lease of task %s could not be renewed: %s", ", ".join(self._ids), lost)
+            self._stop("lease-lost")
+
+    async def _watch(self) -> None:
+        """Look at the tasks whenever one of them changes, whoever changed it."""
+        ids = list(self._held)
+        try:
+            async with self._store.watch_tasks(ids) as feed:
+                while True:
+                    found = dict(zip(ids, await feed.get(), strict=True))
+                    if foreign := [i for i in self._held if not self._see(i, found[i])]:
+                        async with self._writing:
+                            await self._still_mine(foreign)
+                    self._stop_if_cancelled()
+        except LeaseLost as lost:
+            _log.warning("%s", lost)
+            self._stop("lease-lost")
+        except OncetaskError as error:
+            _log.warning("task %s is not watched; its cancel would be noticed late: %s", ", ".join(ids), error)
+
+    def _see(self, task_id: str, found: Task | None) -> bool:
+        """Take in a record that came from somewhere; False: it looks as if the task were lost."""
+        if found is None or not lifecycle.holds(found, self._ids[task_id]):
+            return False
+        if found.version > self._held[task_id].version:
+            self._held[task_id] = found
+        return True
+
+    def _stop_if_cancelled(self) -> None:
+        if self._held and all(map(lifecycle.is_overtaken, self.tasks)):
+            self._stop("cancelled")
+
+
+def _ignore(_: AbortReason) -> None:
+    """Nothing runs that could be stopped."""

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Step",
     "Transition",
+    "abandon",
+    "attempt_of",
+    "cancel",
     "claim",
+    "clean_up",
     "complete",
     "due_at",
     "end_cancelled",
@@ -29,18 +33,21 @@ __all__ = [
     "give_back",
     "give_back_attempt",
     "holds",
+    "is_cleanup",
+    "is_overtaken",
     "may_delete",
     "realign",
     "reject",
+    "release",
     "renew",
     "rescue",
     "reset",
     "snooze",
+    "takes_staged",
     "triage",
 ]
 
 _MOST_ERRORS = 10
-_LONGEST_MESSAGE_BYTES = 2_048
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +64,11 @@ class Step(Enum):
     """What a task that a due query found needs next."""
 
     CLAIM = auto()
-    """Free and due: whoever commits first runs it."""
+    """Due and held by nobody: whoever commits first runs it, or cleans up after it where it is cancelled."""
     RESCUE = auto()
     """Its worker's lease ran out."""
     END_CANCELLED = auto()
-    """Cancelled before anybody ran it."""
+    """Cancelled, held by nobody, and there is nothing to clean up."""
     REJECT = auto()
     """The record cannot be read."""
     REALIGN = auto()
@@ -70,9 +77,13 @@ class Step(Enum):
     """Not due, held by somebody, or not for this version of the library."""
 
 
-def triage(task: Task, now: Now) -> Step:  # noqa: PLR0911  # one answer for each step
-    """Decide what a found task needs. Lenient on the hour of free tasks, strict on leases of others."""
-    if task.schema > SCHEMA or task.recurrence is not None:
+def triage(task: Task, now: Now, *, has_cleanup: bool = False) -> Step:  # noqa: PLR0911  # one answer for each step
+    """Decide what a found task needs. Lenient on the hour of free tasks, strict on leases of others.
+
+    `has_cleanup`: its kind has a cancellation handler. A generator of occurrences never ran anything, so cancelling
+    one leaves nothing to clean up.
+    """
+    if task.schema > SCHEMA or (task.recurrence is not None and not task.is_cancelled):
         return Step.LEAVE
     if task.outcome is None and task.problems:
         return Step.REJECT
@@ -81,24 +92,28 @@ def triage(task: Task, now: Now) -> Step:  # noqa: PLR0911  # one answer for eac
         return Step.REALIGN
     if due is None:
         return Step.LEAVE
-    if task.lease_owner is not None:
-        return Step.RESCUE if due <= now.earliest else Step.LEAVE
-    if due > now.latest:
+    if due > (now.latest if task.lease_owner is None else now.earliest):
         return Step.LEAVE
-    return Step.END_CANCELLED if task.is_cancelled else Step.CLAIM
+    if task.lease_owner is not None and not is_overtaken(task):
+        return Step.RESCUE
+    if task.is_cancelled and not (has_cleanup and task.recurrence is None):
+        return Step.END_CANCELLED
+    return Step.CLAIM
 
 
 def due_at(task: Task) -> datetime | None:
     """Give the next moment at which somebody has to look at this task; None once it is done.
 
     `leased_until` without an owner is nobody's lease: a rescued task keeps its place in the line (`wait_until`), and
-    is not looked at before then.
+    is not looked at before then. A cleanup has to happen also after the deadline.
     """
     if task.outcome is not None:
         return None
     if task.lease_owner is not None and task.leased_until is not None:
         return task.leased_until
-    due = task.wait_until if task.deadline is None else min(task.wait_until, task.deadline)
+    due = task.wait_until
+    if task.deadline is not None and not task.is_cancelled:
+        due = min(due, task.deadline)
     return due if task.leased_until is None else max(due, task.leased_until)
 
 
@@ -107,8 +122,33 @@ def holds(task: Task | None, lease_id: str) -> bool:
     return task is not None and task.outcome is None and task.lease_owner == lease_id
 
 
+def is_cleanup(task: Task) -> bool:
+    """Tell whether the lease on this task is, or was, one for cleaning up after its cancellation."""
+    return task.is_cancelled and task.cancel_attempts > 0
+
+
+def is_overtaken(task: Task) -> bool:
+    """Tell whether a cancel was stored while the task's own handler held it: whatever comes of that does not count."""
+    return task.lease_owner is not None and task.is_cancelled and not is_cleanup(task)
+
+
+def attempt_of(task: Task) -> int:
+    """Give the number of the attempt that was begun last: at the task or, once there was one, at its cleanup."""
+    return task.cancel_attempts if is_cleanup(task) else task.attempts
+
+
+def takes_staged(transition: Transition) -> bool:
+    """Tell whether what the handler staged is written together with this: only with its success."""
+    return transition.event in {"completed", "cleaned-up"}
+
+
 def claim(task: Task, *, lease_id: str, until: datetime, now: Now) -> Transition:
-    """Take a free task: from here on an attempt is spent, so that a crash counts as one."""
+    """Take a task: from here on an attempt is spent, so that a crash counts as one.
+
+    Of a cancelled task it is an attempt at the cleanup, which are counted by themselves.
+    """
+    if task.is_cancelled:
+        return _transition("claimed", task, lease_owner=lease_id, **_cleanup_attempt(task, until))
     return _transition(
         "claimed",
         task,
@@ -124,62 +164,94 @@ def renew(task: Task, *, until: datetime) -> Transition:
     return _transition("renewed", task, leased_until=until)
 
 
-def complete(task: Task, *, result: object, now: Now) -> Transition:
-    """End a task whose handler succeeded. Where a cancel was stored first, the cancel wins."""
+def cancel(task: Task, *, now: Now) -> Transition | None:
+    """Cancel a task that is not done. None: it is done, or cancelled already.
+
+    A lease stays as it is, so that no cleanup runs beside the live handler; its holder stops the handler.
+    """
+    if task.outcome is not None or task.is_cancelled:
+        return None
+    changes: dict[str, Any] = {"is_cancelled": True, "cancelled_at": now.earliest, "wait_until": NO_WAIT}
+    if task.lease_owner is None and task.leased_until is not None:
+        changes["leased_until"] = None
+    return _transition("cancel-requested", task, **changes)
+
+
+def complete(task: Task, *, result: object, now: Now, has_cleanup: bool = False) -> Transition:
+    """End a task whose handler, or cleanup, succeeded. Where a cancel was stored before, the cancel wins."""
+    if is_cleanup(task):
+        return _end("cleaned-up", task, Outcome.CANCELLED, now, progress=None)
     if task.is_cancelled:
-        return end_cancelled(task, now=now)
+        return release(task, now=now, has_cleanup=has_cleanup)
     return _end("completed", task, Outcome.COMPLETED, now, result=result, progress=None)
 
 
-def fail(task: Task, error: BaseException, *, delay: float | None, now: Now) -> Transition:
+def fail(task: Task, error: BaseException, *, delay: float | None, now: Now, has_cleanup: bool = False) -> Transition:
     """Record a failed attempt: back to the line after `delay` seconds, or done-failed where that is None."""
-    if task.is_cancelled:
-        return end_cancelled(task, now=now)
+    if is_overtaken(task):
+        return release(task, now=now, has_cleanup=has_cleanup)
+    event = "cleanup-" if task.is_cancelled else ""
     errors = _with_error(task, error, now)
     if delay is None:
-        return _end("failed", task, Outcome.FAILED, now, errors=errors)
-    return _free("retried", task, errors=errors, wait_until=_later(now, delay), leased_until=None)
+        return _end(f"{event}failed", task, Outcome.FAILED, now, errors=errors)
+    return _free(f"{event}retried", task, errors=errors, wait_until=_later(now, delay))
 
 
-def snooze(task: Task, *, delay: float, now: Now) -> Transition:
+def snooze(task: Task, *, delay: float, now: Now, has_cleanup: bool = False) -> Transition:
     """Put a task back for `delay` seconds at its handler's wish: no attempt is spent."""
-    if task.is_cancelled:
-        return end_cancelled(task, now=now)
-    return _free("snoozed", task, attempts=_one_less(task), wait_until=_later(now, delay), leased_until=None)
+    if is_overtaken(task):
+        return release(task, now=now, has_cleanup=has_cleanup)
+    return _free("snoozed", task, **_one_attempt_less(task), wait_until=_later(now, delay))
 
 
-def give_back(task: Task) -> Transition:
+def give_back(task: Task, *, now: Now, has_cleanup: bool = False) -> Transition:
     """Put an interrupted task back where it was, its attempt unspent."""
-    return _free("given-back", task, attempts=_one_less(task), leased_until=None)
+    if is_overtaken(task):
+        return release(task, now=now, has_cleanup=has_cleanup)
+    return _free("given-back", task, **_one_attempt_less(task))
 
 
 def give_back_attempt(task: Task) -> Transition:
     """Give back the attempt only: the handler has not ended, so that nobody else may start before the lease ends."""
-    return _transition("attempt-given-back", task, attempts=_one_less(task))
+    return _transition("attempt-given-back", task, **_one_attempt_less(task))
+
+
+def release(task: Task, *, now: Now, has_cleanup: bool) -> Transition:
+    """Let go of a task that was cancelled while its handler ran, for whoever cleans up; end it where nobody does."""
+    return _free("released", task, wait_until=NO_WAIT) if has_cleanup else end_cancelled(task, now=now)
+
+
+def clean_up(task: Task, *, until: datetime) -> Transition:
+    """Go on from the stopped handler of a cancelled task to its cleanup, under the same lease."""
+    return _transition("cleanup-started", task, **_cleanup_attempt(task, until))
+
+
+def abandon(task: Task) -> Transition:
+    """Give up a cancelled task whose handler does not stop: nobody holds it, nobody cleans up before the lease ends."""
+    return _transition("abandoned", task, lease_owner=None)
 
 
 def rescue(task: Task, error: BaseException, *, delay: float | None, now: Now) -> Transition:
     """Free a task whose lease ran out: its place is kept, but nobody looks at it for `delay` seconds.
 
-    None: no attempts left. A cancelled one is free at once, for whoever ends it.
+    None: no attempts left, at the task or, where it is cancelled, at its cleanup.
     """
     errors = _with_error(task, error, now)
-    if task.is_cancelled:
-        return _free("rescued", task, errors=errors, leased_until=None)
     if delay is None:
-        return _end("failed", task, Outcome.FAILED, now, errors=errors)
+        event = "cleanup-failed" if task.is_cancelled else "failed"
+        return _end(event, task, Outcome.FAILED, now, errors=errors)
     return _free("rescued", task, errors=errors, leased_until=_later(now, delay))
 
 
 def end_cancelled(task: Task, *, now: Now) -> Transition:
     """End a cancelled task that has nothing to clean up."""
-    return _end("cancelled", task, Outcome.CANCELLED, now)
+    return _end("cancelled", task, Outcome.CANCELLED, now, progress=None)
 
 
 def reject(task: Task, *, now: Now) -> Transition:
     """End a record that cannot be read, with the reasons."""
-    error = TaskError(now.earliest, task.attempts, "UnreadableTask", _cut("; ".join(task.problems)))
-    return _end("rejected", task, Outcome.FAILED, now, errors=(*task.errors[1 - _MOST_ERRORS :], error))
+    error = TaskError.noted("UnreadableTask", "; ".join(task.problems), at=now.earliest, attempt=task.attempts)
+    return _end("rejected", task, Outcome.FAILED, now, errors=_kept(task, error))
 
 
 def realign(task: Task) -> Transition:
@@ -235,9 +307,7 @@ def _transition(event: str, task: Task, **changes: Any) -> Transition:  # values
 
 
 def _free(event: str, task: Task, **changes: Any) -> Transition:  # values of Task's fields
-    if task.is_cancelled:
-        changes["wait_until"] = NO_WAIT
-    return _transition(event, task, lease_owner=None, **changes)
+    return _transition(event, task, **{"lease_owner": None, "leased_until": None, **changes})
 
 
 def _end(event: str, task: Task, outcome: Outcome, now: Now, **changes: Any) -> Transition:  # as above
@@ -250,24 +320,19 @@ def _later(now: Now, delay: float) -> datetime:
     return now.earliest + timedelta(seconds=delay)
 
 
-def _one_less(task: Task) -> int:
-    return max(0, task.attempts - 1)
+def _cleanup_attempt(task: Task, until: datetime) -> dict[str, Any]:
+    return {"leased_until": until, "cancel_attempts": task.cancel_attempts + 1}
+
+
+def _one_attempt_less(task: Task) -> dict[str, Any]:
+    if is_cleanup(task):
+        return {"cancel_attempts": task.cancel_attempts - 1}
+    return {"attempts": max(0, task.attempts - 1)}
 
 
 def _with_error(task: Task, error: BaseException, now: Now) -> tuple[TaskError, ...]:
-    entry = TaskError(now.earliest, task.attempts, type(error).__name__, _cut(_text(error)))
-    return (*task.errors[1 - _MOST_ERRORS :], entry)
+    return _kept(task, TaskError.of(error, at=now.earliest, attempt=attempt_of(task)))
 
 
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as broken:  # noqa: BLE001  # __str__ is user code, and this failure has to be recorded all the same
-        return f"(no message: its __str__ raised {type(broken).__name__})"
-
-
-def _cut(message: str) -> str:
-    raw = message.encode("utf-8", "replace")
-    if len(raw) <= _LONGEST_MESSAGE_BYTES:
-        return raw.decode()
-    return raw[: _LONGEST_MESSAGE_BYTES - 3].decode("utf-8", "ignore") + "…"
+def _kept(task: Task, newest: TaskError) -> tuple[TaskError, ...]:
+    return (*task.errors[1 - _MOST_ERRORS :], newest)

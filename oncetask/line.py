@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING
 from oncetask.errors import StoreUnavailable
 from oncetask.lifecycle import Step, triage
 from oncetask.store import Cursor, Feed
+from oncetask.task import NO_WAIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from oncetask.app import Handler
     from oncetask.clock import Now
     from oncetask.store import TaskStore
     from oncetask.task import Task
 
-__all__ = ["DueLine"]
+__all__ = ["DueLine", "batch_of"]
 
 _DOORBELL_WIDTH = 3
+_BEFORE_SECONDS = 2.0
 _MOST_REMEMBERED = 10_000
 
 
@@ -32,14 +35,17 @@ class DueLine:
     there is to know, and no query is sent but the slow poll.
     """
 
-    def __init__(self, store: TaskStore, *, ahead: int, poll: float) -> None:
+    def __init__(self, store: TaskStore, handlers: Mapping[str, Handler], *, ahead: int, poll: float) -> None:
         """`ahead`: how many tasks a query reads. `poll`: seconds between looks when nothing rings."""
         self._store = store
+        self._handlers = handlers
         self._ahead = ahead
         self._poll = poll
         self._loop = asyncio.get_running_loop()
         self._poll_at = self._loop.time()
         self._buffer: deque[Task] = deque()
+        self._before: asyncio.Future[list[Task]] | None = None
+        self._before_at = self._poll_at
         self._seen: OrderedDict[str, int] = OrderedDict()
         self._dry_kinds: frozenset[str] = frozenset()
         self._beyond: Cursor | None = None
@@ -51,9 +57,13 @@ class DueLine:
         self._front: list[Task] = []
 
     async def take(self, room: Mapping[str, int], most: int, changed: asyncio.Event) -> list[Task]:
-        """Give up to `most` due tasks, at most `room[kind]` of a kind; wait for them, or until `changed` is set."""
+        """Give due tasks for up to `most` runs, at most `room[kind]` of a kind: a task each, or those of a batch.
+
+        Waits for them, or until `changed` is set.
+        """
         kinds = frozenset(room)
         while True:
+            self._look_before(kinds)
             if tasks := self._pick(room, most):
                 return tasks
             if self._dry_kinds >= kinds and self._beyond is None:
@@ -82,6 +92,23 @@ class DueLine:
         self._dry_kinds = frozenset()
         await self._close_bell()
 
+    async def aclose(self) -> None:
+        """Stop whatever looks for tasks."""
+        if self._before is not None:
+            self._before.cancel()
+            self._before = None
+        await self.rest()
+
+    def _look_before(self, kinds: frozenset[str]) -> None:
+        """Look now and then, beside everything else, for what goes before all that was read ahead: cancelled tasks."""
+        if self._before is not None and self._before.done():
+            found, self._before = self._before.result(), None
+            now = self._store.clock.now()
+            self._buffer.extendleft(task for task in reversed(found) if triage(task, now) is not Step.LEAVE)
+        if self._buffer and self._before is None and self._loop.time() >= self._before_at:
+            self._before_at = self._loop.time() + _BEFORE_SECONDS
+            self._before = asyncio.ensure_future(self._store.due(kinds, now=NO_WAIT, limit=self._ahead))
+
     def _remember(self, task_id: str, version: int) -> None:
         self._seen[task_id] = max(version, self._seen.pop(task_id, 0))
         if len(self._seen) > _MOST_REMEMBERED:
@@ -89,24 +116,34 @@ class DueLine:
 
     def _pick(self, room: Mapping[str, int], most: int) -> list[Task]:
         left = dict(room)
+        runs, batches = 0, dict[object, int]()
         picked: list[Task] = []
         passed: list[Task] = []
-        while self._buffer and len(picked) < most:
+        while self._buffer and (runs < most or batches):
             task = self._buffer.popleft()
             if task.kind not in left or not self._is_unseen(task):
                 continue
-            if left[task.kind] > 0:
+            handler = self._handlers[task.kind]
+            batch = batch_of(task, handler)
+            if batch in batches and batches[batch] < (handler.max_batch or 1):
+                batches[batch] += 1
+            elif batch not in batches and runs < most and left[task.kind] > 0:
+                runs += 1
                 left[task.kind] -= 1
-                self._remember(task.id, task.version)
-                picked.append(task)
+                if batch is not None:
+                    batches[batch] = 1
             else:
                 passed.append(task)
+                continue
+            self._remember(task.id, task.version)
+            picked.append(task)
         self._buffer.extendleft(reversed(passed))
         return picked
 
     async def _query(self, kinds: frozenset[str]) -> None:
         asked_at = (await self._store.now()).latest
         self._poll_at = self._loop.time() + self._poll
+        self._before_at = self._loop.time() + _BEFORE_SECONDS
         found = await self._store.due(kinds, now=asked_at, limit=self._ahead, after=self._beyond)
         full = len(found) == self._ahead
         now = self._store.clock.now()
@@ -186,6 +223,12 @@ class DueLine:
             self._ring.cancel()
             self._ring = None
         await self._bell_open.aclose()
+
+
+def batch_of(task: Task, handler: Handler) -> object | None:
+    """Name the batch that a task may be run in; None: it is run by itself."""
+    alone = handler.max_batch is None or task.resource_key is None or task.is_cancelled
+    return None if alone else (task.kind, task.resource_key)
 
 
 def _behind(task: Task) -> Cursor | None:

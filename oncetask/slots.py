@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from oncetask.app import Handler
 
-__all__ = ["Slots"]
+__all__ = ["Slot", "Slots"]
 
 
 class Slots:
@@ -39,13 +39,28 @@ class Slots:
         """Give the kinds that may start a task, and how many of each."""
         return {kind: n for kind, n in self._room.items() if n > 0} if self._free > 0 else {}
 
-    def take(self, kind: str) -> None:
+    def take(self, kind: str) -> Slot:
         """Count a start."""
         self._free -= 1
         self._room[kind] -= 1
+        return Slot(self, kind)
 
-    def give(self, kind: str) -> None:
-        """Count an end, and wake who waits for one."""
+    def _give(self, kind: str) -> None:
         self._free += 1
         self._room[kind] += 1
         self.changed.set()
+
+
+class Slot:
+    """One of them, taken."""
+
+    def __init__(self, slots: Slots, kind: str) -> None:
+        """Made by `Slots.take`."""
+        self._slots: Slots | None = slots
+        self._kind = kind
+
+    def give(self) -> None:
+        """Count the end, once, and wake who waits for one."""
+        slots, self._slots = self._slots, None
+        if slots is not None:
+            slots._give(self._kind)  # noqa: SLF001  # the two are one thing

@@ -96,6 +96,10 @@ class SyncClient:
         """See `Client.enqueue_in`."""
         return self._fresh().enqueue_in(transaction_or_batch, payload, **options)
 
+    def cancel_in(self, transaction_or_batch: Any, task: Task) -> bool:  # any of Firestore's four kinds
+        """See `Client.cancel_in`."""
+        return self._fresh().cancel_in(transaction_or_batch, task)
+
     def get_task(self, task_id: str) -> Task:
         """See `Client.get_task`."""
         return self._call(lambda client: client.get_task(task_id))
@@ -177,6 +181,22 @@ class SyncClient:
                 yield task
         finally:
             self._call(lambda _: changes.aclose())  # type: ignore[attr-defined]  # an async generator, typed by its use
+
+    def cancel_task(self, task_id: str) -> bool:
+        """See `Client.cancel_task`."""
+        return self._call(lambda client: client.cancel_task(task_id))
+
+    def cancel_tasks_by_resource_key(self, kind: str | type[Payload] | None, key: str) -> int:
+        """See `Client.cancel_tasks_by_resource_key`."""
+        return self._call(lambda client: client.cancel_tasks_by_resource_key(kind, key))
+
+    def cancel_tasks_by_kind(self, kind: str | type[Payload]) -> int:
+        """See `Client.cancel_tasks_by_kind`."""
+        return self._call(lambda client: client.cancel_tasks_by_kind(kind))
+
+    def cancel_tasks_by_ids(self, ids: Iterable[str]) -> int:
+        """See `Client.cancel_tasks_by_ids`."""
+        return self._call(lambda client: client.cancel_tasks_by_ids(ids))
 
     def reset_task(self, task_id: str) -> bool:
         """See `Client.reset_task`."""

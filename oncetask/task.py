@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime  # part of the public types
 from enum import StrEnum
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from oncetask.clock import EPOCH
 
@@ -32,6 +32,8 @@ P = TypeVar("P", bound="Payload")
 
 NO_WAIT = EPOCH
 """`wait_until` of what goes first: at once, before everything else in the line."""
+
+_LONGEST_MESSAGE_BYTES = 2_048
 
 SCHEMA = 1
 """The version of the document's shape that this library writes and understands."""
@@ -83,6 +85,23 @@ class TaskError:
     attempt: int
     type: str
     message: str
+
+    @classmethod
+    def of(cls, error: BaseException, *, at: datetime, attempt: int) -> Self:
+        """Make the entry for an error, whatever its `__str__` does; a long message is cut."""
+        try:
+            message = str(error)
+        except Exception as broken:  # noqa: BLE001  # __str__ is user code, and this failure has to be recorded
+            message = f"(no message: its __str__ raised {type(broken).__name__})"
+        return cls.noted(type(error).__name__, message, at=at, attempt=attempt)
+
+    @classmethod
+    def noted(cls, name: str, message: str, *, at: datetime, attempt: int) -> Self:
+        """Make the entry for something that went wrong; a long message is cut to 2 KiB."""
+        raw = message.encode("utf-8", "replace")
+        if len(raw) <= _LONGEST_MESSAGE_BYTES:
+            return cls(at, attempt, name, raw.decode())
+        return cls(at, attempt, name, raw[: _LONGEST_MESSAGE_BYTES - 3].decode("utf-8", "ignore") + "…")
 
 
 @dataclass(frozen=True, slots=True)

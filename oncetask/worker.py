@@ -1,7 +1,7 @@
 """The worker: find what is due, claim it, run it, record how it ended; for ever.
 
-`_feed` finds, `_claim` claims, `_process` is the run of one task, `_record` writes its end. Which state follows which
-is decided in `lifecycle`; a handler is called in `execution`; documents are written by the store.
+`_feed` finds, `_claim` claims, `Run.process` runs a claimed task and records its end. Which state follows which is
+decided in `lifecycle`; a handler is called in `execution`; documents are written by the store.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ import asyncio
 import logging
 import signal
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from oncetask import lifecycle
-from oncetask.claims import elapsed, lease_seconds, next_step
+from oncetask.claims import next_step
 from oncetask.clock import Duration, seconds
-from oncetask.errors import LeaseLost, OncetaskError, StoreUnavailable
-from oncetask.execution import Completed, Ended, Execution, Failed, Interrupted, Snoozed
-from oncetask.leases import Lease
-from oncetask.line import DueLine
+from oncetask.errors import InvalidPayload, OncetaskError, StoreUnavailable
+from oncetask.execution import payload_of
+from oncetask.line import DueLine, batch_of
+from oncetask.running import Run, Surroundings
 from oncetask.slots import Slots
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
-    from oncetask.app import App
+    from oncetask.app import App, Handler
     from oncetask.client import Client
     from oncetask.lifecycle import Transition
+    from oncetask.payload import Payload
     from oncetask.task import Task
 
 __all__ = ["Worker"]
@@ -36,12 +36,6 @@ _TO_END, _TO_WRITE = 1.0, 0.5
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 _READ_AHEAD = 16
 _FEWEST_AHEAD, _MOST_AHEAD = 50, 500
-_LEVELS = {
-    "failed": logging.ERROR,
-    "rejected": logging.ERROR,
-    "rescued": logging.WARNING,
-    "retried": logging.WARNING,
-}
 _log = logging.getLogger("oncetask")
 
 
@@ -78,9 +72,8 @@ class Worker:
         self._poll = seconds("poll", poll)
         self._longest_lease = seconds("lease", lease)
         self._handlers = dict(app.handlers())
-        self._state: Any = None
         self._stopping = self._running = False
-        self._executions: dict[asyncio.Task[None], Execution] = {}
+        self._runs: dict[asyncio.Task[None], Run] = {}
         self._background: asyncio.Task[None] | None = None
         self._started, self._stop_wanted, self._stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -131,7 +124,7 @@ class Worker:
             self._slots.changed.clear()
             room = self._slots.room()
             try:
-                if not room or len(self._executions) >= 2 * self._concurrency:
+                if not room or len(self._runs) >= 2 * self._concurrency:
                     await self._line.rest()
                     await self._slots.changed.wait()
                 elif found := await self._line.take(room, self._slots.free, self._slots.changed):
@@ -159,101 +152,45 @@ class Worker:
         except BaseException:
             self._line.forget(found)
             raise
+        claimed: list[Task] = []
         for step, one in zip(steps, written, strict=True):
             if one.error is not None:
                 _log.error("task %s cannot be written and is passed over: %s", step.before.id, one.error)
             if one.version is None:
                 continue
             self._line.note(step.before.id, one.version)
-            self._tell(step)
+            self._client.telemetry.changed(step)
             if step.event == "claimed":
-                self._start(step.after.evolve(version=one.version))
+                claimed.append(step.after.evolve(version=one.version))
+        self._start_all(claimed)
         if not all(one.applied for one in written):
             self._line.scatter()
 
-    def _start(self, task: Task) -> None:
-        handler = self._handlers[task.kind]
-        lease = Lease(self._store, task, duration=lease_seconds(task, handler, self._longest_lease))
-        execution = Execution(handler, task, client=self._client, state=self._state, abort_grace=self._abort_grace)
-        self._slots.take(task.kind)
-        running = asyncio.create_task(self._process(execution, lease))
-        self._executions[running] = execution
+    def _start_all(self, claimed: list[Task]) -> None:
+        """Start each claimed task, those of a batch together; one that cannot be read fails by itself."""
+        batches: dict[object, list[tuple[Task, Payload]]] = {}
+        for task in claimed:
+            handler = self._handlers[task.kind]
+            payload = payload_of(handler, task)
+            batch = batch_of(task, handler)
+            if batch is None or isinstance(payload, InvalidPayload):
+                self._start(handler, [task], [payload])
+            else:
+                batches.setdefault(batch, []).append((task, payload))
+        for members in batches.values():
+            handler = self._handlers[members[0][0].kind]
+            self._start(handler, [task for task, _ in members], [payload for _, payload in members])
+
+    def _start(self, handler: Handler, tasks: list[Task], payloads: Sequence[Payload | InvalidPayload]) -> None:
+        slot = self._slots.take(tasks[0].kind)
+        run = Run(handler, tasks, payloads, slot=slot, surroundings=self._surroundings)
+        running = asyncio.create_task(run.process())
+        self._runs[running] = run
         running.add_done_callback(self._ended)
 
-    # -- the run of one task ------------------------------------------------------------------------------------------
-
-    async def _process(self, execution: Execution, lease: Lease) -> None:
-        """Run one claimed task: call its handler, free its slot, tell the error handlers, record the end."""
-        try:
-            with lease.kept(on_lost=lambda: execution.abort("lease-lost")):
-                ended = await execution.run()
-                self._free_slot(execution, lease.task.kind)
-                if isinstance(ended, Failed):
-                    await execution.report(ended.error)
-            try:
-                await self._record(lease, ended)
-            except LeaseLost:
-                raise
-            except OncetaskError as error:  # what it returned or staged cannot be stored: so it has failed
-                await execution.report(error)
-                await self._record(lease, Failed(error))
-        except LeaseLost as lost:
-            _log.warning("%s", lost)
-        except Exception:  # noqa: BLE001  # logged; one task must not end the others
-            _log.exception("the end of task %s could not be recorded; its lease will run out", lease.task.id)
-
-    async def _record(self, lease: Lease, ended: Ended) -> None:
-        """Write how the attempt ended, upon the newest record of the task."""
-        now = self._store.clock.now
-        done: Transition
-        match ended:
-            case Completed(result, staged, batch):
-                done = await lease.write(lambda task: lifecycle.complete(task, result=result, now=now()), staged, batch)
-            case Failed(error, final, after):
-                delay = None if final else self._retry_delay(lease.task, error, after)
-                done = await lease.write(lambda task: lifecycle.fail(task, error, delay=delay, now=now()))
-            case Snoozed(delay):
-                done = await lease.write(lambda task: lifecycle.snooze(task, delay=delay, now=now()))
-            case Interrupted("lease-lost"):
-                return
-            case Interrupted(_, stopped):
-                done = await lease.write(lifecycle.give_back if stopped else lifecycle.give_back_attempt)
-        self._line.note(lease.task.id, lease.task.version)
-        self._tell(done)
-
-    def _retry_delay(self, task: Task, error: Exception, after: float | None) -> float | None:
-        retry, now = self._handlers[task.kind].retry, self._store.clock.now()
-        return retry.next_delay(attempt=task.attempts, elapsed=elapsed(task, now), error=error, after=after)
-
-    def _free_slot(self, execution: Execution, kind: str) -> None:
-        """Free the slot when the handler has ended, so that the record travels together with the next claims."""
-        slots = self._slots  # of this run: a thread may outlive it
-        if execution.thread is None or execution.thread.done():
-            slots.give(kind)
-        else:
-            execution.thread.add_done_callback(lambda _: slots.give(kind))
-
     def _ended(self, running: asyncio.Task[None]) -> None:
-        del self._executions[running]
+        del self._runs[running]
         self._slots.changed.set()
-
-    def _tell(self, done: Transition) -> None:
-        """Log a step: the one place where the worker says what happened to a task."""
-        task, level = done.after, _LEVELS.get(done.event, logging.DEBUG)
-        if not _log.isEnabledFor(level):
-            return
-        reason = f": {task.errors[-1].type}: {task.errors[-1].message}" if level > logging.DEBUG and task.errors else ""
-        extra = {"task_id": task.id, "kind": task.kind, "event": done.event, "attempt": task.attempts}
-        _log.log(
-            level,
-            "task %s (%s) %s, attempt %d%s",
-            task.id,
-            task.kind,
-            done.event,
-            task.attempts,
-            reason,
-            extra=extra,
-        )
 
     # -- start and stop -----------------------------------------------------------------------------------------------
 
@@ -270,11 +207,18 @@ class Worker:
         try:
             await self._store.open()
             ahead = min(max(_READ_AHEAD * self._concurrency, _FEWEST_AHEAD), _MOST_AHEAD)
-            self._line = DueLine(self._store, ahead=ahead, poll=self._poll)
+            self._line = DueLine(self._store, self._handlers, ahead=ahead, poll=self._poll)
             self._slots = Slots(self._concurrency, self._handlers)
             for number in numbers:
                 loop.add_signal_handler(number, self._on_signal, numbers)
-            async with self._app.open_lifespan() as self._state:
+            async with self._app.open_lifespan() as state:
+                self._surroundings = Surroundings(
+                    client=self._client,
+                    state=state,
+                    abort_grace=self._abort_grace,
+                    longest_lease=self._longest_lease,
+                    note=self._line.note,
+                )
                 self._started.set()
                 yield
         finally:
@@ -294,7 +238,7 @@ class Worker:
         for number in numbers:
             asyncio.get_running_loop().remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
-        _log.info("asked to stop; %d tasks run, and have %g s to end", len(self._executions), self._grace)
+        _log.info("asked to stop; %d tasks run, and have %g s to end", len(self._runs), self._grace)
         self._request_stop()
 
     def _request_stop(self) -> None:
@@ -316,13 +260,13 @@ class Worker:
         ends = loop.time() + self._grace
         await asyncio.wait({feeding}, timeout=self._grace + _TO_END)
         feeding.cancel()
-        await self._line.rest()
+        await self._line.aclose()
         await self._wait_for_all(ends - loop.time())
-        for execution in tuple(self._executions.values()):
-            execution.abort("shutdown")
+        for run in tuple(self._runs.values()):
+            run.abort("shutdown")
         await self._wait_for_all(_TO_END)
-        for execution in tuple(self._executions.values()):
-            execution.abandon()
+        for run in tuple(self._runs.values()):
+            run.abandon()
         if left := await self._wait_for_all(_TO_WRITE):
             _log.error("%d tasks could not be given back in time; their leases will run out", len(left))
             for running in left:
@@ -330,7 +274,7 @@ class Worker:
             await asyncio.wait(left)
 
     async def _wait_for_all(self, timeout: float) -> set[asyncio.Task[None]]:  # of a wait, not a scope
-        if not self._executions:
+        if not self._runs:
             return set()
-        _, pending = await asyncio.wait(set(self._executions), timeout=max(0.0, timeout))
+        _, pending = await asyncio.wait(set(self._runs), timeout=max(0.0, timeout))
         return pending

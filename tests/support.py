@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from oncetask.clock import Now
 from oncetask.lifecycle import Transition, due_at
-from oncetask.store import Feed, TaskStore
+from oncetask.store import Feed, TaskStore, Written
 from oncetask.task import Task
 
 T = TypeVar("T")
@@ -103,3 +103,11 @@ async def until(feed: Feed[T], condition: Callable[[T], object], *, seconds: flo
                     return value
     except TimeoutError:
         raise AssertionError(f"no such value within {seconds} s; the last one was {last!r}") from None
+
+
+async def commit_one(
+    store: TaskStore, transition: Transition, creates: Sequence[Task], batch: object | None
+) -> Written:
+    """Commit the change of a single task."""
+    (written,) = await store.commit([transition], creates, batch)
+    return written

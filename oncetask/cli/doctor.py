@@ -13,7 +13,7 @@ import typer
 from oncetask.cli.exits import NotDone
 from oncetask.cli.options import AppOption, Env, Json, Store
 from oncetask.cli.output import Output, printable
-from oncetask.cli.records import ago, iso
+from oncetask.cli.records import ago, how_many, iso
 from oncetask.cli.session import place, with_client
 from oncetask.cli.targets import load_app
 from oncetask.store import TaskFilter
@@ -115,6 +115,7 @@ def _clock_offset(store: TaskStore) -> float | None:
 async def _scan(store: TaskStore, report: _Report, handled: Collection[str] | None, most: int) -> None:
     """Read all tasks, page by page, whatever their kind, status and state."""
     unhandled: Counter[str] = Counter()
+    cancelled: Counter[str] = Counter()
     after: str | None = None
     while True:
         tasks = await store.find(TaskFilter(), limit=min(_PAGE, most - report.scanned + 1), after=after)
@@ -126,12 +127,14 @@ async def _scan(store: TaskStore, report: _Report, handled: Collection[str] | No
             report.findings += _examine(task, now)
             if handled is not None and task.outcome is None and _has_kind(task) and task.kind not in handled:
                 unhandled[task.kind] += 1
+                cancelled[task.kind] += task.is_cancelled
         if not report.complete or len(tasks) < _PAGE:
             break
         after = tasks[-1].id
     for kind, number in sorted(unhandled.items()):
-        how_many = "1 open task" if number == 1 else f"{number} open tasks"
-        message = f"{how_many} of kind {kind!r}, which has no handler in this app"
+        message = f"{how_many(number, 'open task')} of kind {kind!r}, which has no handler in this app"
+        if cancelled[kind]:
+            message += f" ({cancelled[kind]} cancelled: only a worker that handles this kind ends them)"
         report.findings.append(_Finding("unhandled", message))
 
 

@@ -11,9 +11,20 @@ from oncetask.store.document import FIELDS
 from oncetask.task import TaskStatus
 
 if TYPE_CHECKING:
-    from oncetask.task import Task
+    from oncetask.task import Task, TaskError
 
-__all__ = ["ago", "as_json", "error_line", "iso", "local", "milestone", "plain"]
+__all__ = [
+    "ago",
+    "as_json",
+    "error_line",
+    "how_many",
+    "is_of_cleanup",
+    "iso",
+    "local",
+    "milestone",
+    "plain",
+    "standing",
+]
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
@@ -87,4 +98,25 @@ def error_line(task: Task) -> str:
     """Say what is wrong with a task: that it cannot be read, or how it failed last."""
     if task.problems:
         return f"unreadable: {'; '.join(task.problems)}"
-    return f"{task.errors[-1].type}: {task.errors[-1].message}" if task.errors else ""
+    if not task.errors:
+        return ""
+    error = task.errors[-1]
+    return f"{'cleanup: ' if is_of_cleanup(task, error) else ''}{error.type}: {error.message}"
+
+
+def is_of_cleanup(task: Task, error: TaskError) -> bool:
+    """Tell an error of the cleanup after a cancellation from one of the task's own attempts.
+
+    Both count from 1, but a handler's attempt that ends after the cancel leaves no error.
+    """
+    return task.cancel_attempts > 0 and task.cancelled_at is not None and error.at >= task.cancelled_at
+
+
+def standing(task: Task) -> str:
+    """Say for people where a task stands: its status, and that it is cancelled where no status says so."""
+    return f"{task.status}, cancelled" if task.is_cancelled and task.status is TaskStatus.LEASED else task.status
+
+
+def how_many(number: int, what: str = "task") -> str:
+    """Count in words: `1 task`, `2 tasks`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

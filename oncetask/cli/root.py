@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from oncetask.cli import change, stats, tasks
+from oncetask.cli.cancel import cancel
 from oncetask.cli.demo import demo
 from oncetask.cli.doctor import doctor
 from oncetask.cli.enqueue import EnqueueCommand, enqueue
@@ -59,6 +60,7 @@ app.command("worker", rich_help_panel="Start")(worker)
 app.command("enqueue", rich_help_panel="Tasks", cls=EnqueueCommand)(enqueue)
 app.command("list", rich_help_panel="Tasks")(tasks.list_tasks)
 app.command("show", rich_help_panel="Tasks")(tasks.show)
+app.command("cancel", rich_help_panel="Tasks")(cancel)
 app.command("reset", rich_help_panel="Tasks")(change.reset)
 app.command("delete", rich_help_panel="Tasks")(change.delete)
 app.command("stats", rich_help_panel="Operations")(stats.stats)

@@ -12,7 +12,17 @@ import typer
 from oncetask.cli.exits import BadInput
 from oncetask.cli.options import Env, Json, Store
 from oncetask.cli.output import Column, Output, printable
-from oncetask.cli.records import ago, as_json, error_line, iso, local, milestone, plain
+from oncetask.cli.records import (
+    ago,
+    as_json,
+    error_line,
+    is_of_cleanup,
+    iso,
+    local,
+    milestone,
+    plain,
+    standing,
+)
 from oncetask.cli.session import place, with_client
 from oncetask.task import TaskStatus
 
@@ -136,7 +146,8 @@ def _print(output: Output, tasks: list[Task], *, ids: bool) -> None:
 def _row(task: Task, *, for_people: bool) -> list[str]:
     instant = milestone(task)
     when = "" if instant is None else ago(instant - task.read_at) if for_people else iso(instant)
-    return [task.id, task.kind, task.status, str(task.attempts), when, error_line(task)]
+    status = standing(task) if for_people else task.status
+    return [task.id, task.kind, status, str(task.attempts), when, error_line(task)]
 
 
 def _lines(task: Task) -> Iterator[tuple[str, str, str]]:
@@ -145,7 +156,7 @@ def _lines(task: Task) -> Iterator[tuple[str, str, str]]:
     for problem in task.problems:
         yield "unreadable", printable(problem), "red"
     yield "kind", task.kind, ""
-    yield "status", task.status, "bold"
+    yield "status", standing(task), "bold"
     tries = f"{task.attempts}" + (f", and {task.cancel_attempts} of the cleanup" if task.cancel_attempts else "")
     yield "tries", tries, ""
     for name, value in (
@@ -168,7 +179,8 @@ def _lines(task: Task) -> Iterator[tuple[str, str, str]]:
         if structure is not None:
             yield name, json.dumps(plain(structure), indent=2), ""
     for error in task.errors:
-        text = f"attempt {error.attempt}, {local(error.at, task.read_at)}\n{error.type}: "
+        of = " of the cleanup" if is_of_cleanup(task, error) else ""
+        text = f"attempt {error.attempt}{of}, {local(error.at, task.read_at)}\n{error.type}: "
         yield "error", text + "\n".join(map(printable, error.message.split("\n"))), "red"
 
 

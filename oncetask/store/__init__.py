@@ -155,12 +155,15 @@ class TaskStore(ABC):
         """
 
     @abstractmethod
-    async def commit(self, transition: Transition, creates: Sequence[Task], batch: object | None) -> Written:
-        """Apply a change together with new tasks and the user's own writes: all of it, or nothing.
+    async def commit(
+        self, transitions: Sequence[Transition], creates: Sequence[Task], batch: object | None
+    ) -> list[Written]:
+        """Apply changes of several tasks together with new tasks and the user's own writes: all of it, or nothing.
 
-        - Refused where `transition` is; nothing is written then.
+        - Refused, every one, where one of `transitions` is; nothing is written then.
         - A new task whose id exists already is left out, as `create` would.
         - `batch` is what `new_batch` gave.
+        - An impossible write makes all of it impossible; each answer says so.
         """
 
     @abstractmethod
@@ -189,11 +192,18 @@ class TaskStore(ABC):
         - `after` looks only at what stands behind a place in the line.
         - Nothing is read while nothing is written.
         - A break of the connection is mended; what changed meanwhile is in the next value.
+        - What ends it for good, closing the store among it, is raised by the feed as `StoreUnavailable`.
         """
 
     @abstractmethod
-    def watch_task(self, task_id: str) -> AbstractAsyncContextManager[Feed[Task | None]]:
-        """Watch one task: its record at the start, then each newer one (None: deleted, or never there)."""
+    def watch_tasks(self, task_ids: Sequence[str]) -> AbstractAsyncContextManager[Feed[list[Task | None]]]:
+        """Watch tasks by id: their records in the order of the ids, None for those that do not exist.
+
+        - The feed gives them once at the start, then all of them again whenever one was created, changed or deleted.
+        - An id may be given twice, and stands in the list twice then. No ids: the empty list, once.
+        - It costs the store one watch, however many the ids.
+        - Reads, breaks and the end are as for `watch_due`.
+        """
 
     @abstractmethod
     def new_batch(self) -> Any:  # a write batch of the store's own library
@@ -202,3 +212,10 @@ class TaskStore(ABC):
     @abstractmethod
     def create_in(self, batch: Any, task: Task) -> None:  # the caller's transaction or batch
         """Add the creation of a task to a transaction or batch that is the caller's, or raise `Unsupported`."""
+
+    @abstractmethod
+    def change_in(self, batch: Any, transitions: Sequence[Transition]) -> None:  # as above
+        """Add changes to a transaction or batch that is the caller's, or raise `Unsupported`.
+
+        - The caller's commit fails as a whole where a record is not `transition.before` any more.
+        """

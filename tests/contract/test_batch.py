@@ -12,7 +12,7 @@ from oncetask.store import TaskStore
 from oncetask.task import Outcome
 from tests.contract.backends import Backend, FirestoreBackend
 from tests.contract.places import FIRESTORE, SQLITE_FILE, SQLITE_MEMORY, only
-from tests.support import T0, a_task, at, exactly, fetch, follow, stored
+from tests.support import T0, a_task, at, commit_one, exactly, fetch, follow, stored
 
 NOW = exactly(T0)
 
@@ -33,7 +33,7 @@ async def test_without_batches_it_says_so(store: TaskStore) -> None:
     with pytest.raises(Unsupported, match="Firestore"):
         store.create_in(object(), a_task())
     with pytest.raises(Unsupported, match="Firestore"):
-        await store.commit(lifecycle.renew(task, until=at(60)), [], object())
+        await commit_one(store, lifecycle.renew(task, until=at(60)), [], object())
 
 
 @only(FIRESTORE)
@@ -44,7 +44,7 @@ async def test_the_users_writes_are_part_of_the_commit(firestore: FirestoreBacke
     order = firestore.client.document("orders/1")
     batch.set(order, {"paid": True})
 
-    written = await store.commit(lifecycle.complete(task, result=1, now=NOW), [a_task("child")], batch)
+    written = await commit_one(store, lifecycle.complete(task, result=1, now=NOW), [a_task("child")], batch)
 
     assert written.applied
     assert (await order.get()).to_dict() == {"paid": True}
@@ -61,7 +61,7 @@ async def test_a_refused_change_writes_nothing_of_the_users(firestore: Firestore
     order = firestore.client.document("orders/1")
     batch.set(order, {"paid": True})
 
-    written = await store.commit(lifecycle.complete(old, result=1, now=NOW), [a_task("child")], batch)
+    written = await commit_one(store, lifecycle.complete(old, result=1, now=NOW), [a_task("child")], batch)
 
     assert (written.applied, written.error) == (False, None)
     assert not (await order.get()).exists
@@ -76,7 +76,7 @@ async def test_an_existing_task_does_not_lose_the_users_writes(firestore: Firest
     order = firestore.client.document("orders/1")
     batch.set(order, {"paid": True})
 
-    written = await store.commit(lifecycle.complete(task, result=1, now=NOW), [a_task("child")], batch)
+    written = await commit_one(store, lifecycle.complete(task, result=1, now=NOW), [a_task("child")], batch)
 
     assert written.applied
     assert (await order.get()).exists
@@ -90,7 +90,7 @@ async def test_a_users_write_that_fails_stops_it_all(firestore: FirestoreBackend
     batch = store.new_batch()
     batch.update(firestore.client.document("orders/none"), {"paid": True})
 
-    written = await store.commit(lifecycle.complete(task, result=1, now=NOW), [a_task("child")], batch)
+    written = await commit_one(store, lifecycle.complete(task, result=1, now=NOW), [a_task("child")], batch)
 
     assert written.error is not None
     assert await store.get(["child"]) == [None]

@@ -23,7 +23,7 @@ FIRST_USES = {
     "count": lambda store: store.count(TaskFilter()),
     "stats": lambda store: store.stats(),
     "apply": lambda store: store.apply([lifecycle.renew(a_task(version=1), until=at(1))]),
-    "commit": lambda store: store.commit(lifecycle.renew(a_task(version=1), until=at(1)), [], None),
+    "commit": lambda store: store.commit([lifecycle.renew(a_task(version=1), until=at(1))], [], None),
 }
 
 
@@ -97,8 +97,8 @@ async def test_environments_do_not_see_each_other(backend: Backend, store: TaskS
     assert [one.applied for one in await other.apply([lifecycle.renew(ours, until=at(1))])] == [False]
     assert [one.applied for one in await other.create([a_task(create_id="theirs")])] == [True]
     assert (await fetch(store, "greet:1")).create_id == "ours"
-    async with other.watch_task("greet:1") as feed, asyncio.timeout(20):
-        found = await feed.get()
+    async with other.watch_tasks(["greet:1"]) as feed, asyncio.timeout(20):
+        (found,) = await feed.get()
     assert found is not None
     assert found.create_id == "theirs"
 

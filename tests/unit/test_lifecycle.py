@@ -28,6 +28,16 @@ def leased(**fields: Any) -> Task:
     )
 
 
+def overtaken(**fields: Any) -> Task:
+    """Give a task that was cancelled while a worker's handler ran, until T0 + 60."""
+    return leased(**{"is_cancelled": True, "cancelled_at": at(-1), "wait_until": NO_WAIT, **fields})
+
+
+def cleanup(**fields: Any) -> Task:
+    """Give a cancelled task whose first cleanup a worker runs until T0 + 60."""
+    return overtaken(**{"cancel_attempts": 1, "attempts": 2, **fields})
+
+
 def done(outcome: Outcome = Outcome.FAILED, **fields: Any) -> Task:
     """Give a task that has ended."""
     return a_task(**{"outcome": outcome, "done_at": at(-1), "attempts": 3, **fields})
@@ -38,6 +48,19 @@ def sound(transition: Transition) -> Task:
     assert transition.after == replace(transition.before, **transition.changes)
     assert transition.after.due_at == lifecycle.due_at(transition.after)
     return transition.after
+
+
+def not_none(transition: Transition | None) -> Transition:
+    """Give a transition that has to be there."""
+    assert transition is not None
+    return transition
+
+
+BOTH = pytest.mark.parametrize(
+    ("has_cleanup", "next_step"),
+    [pytest.param(True, Step.CLAIM, id="cleanup"), pytest.param(False, Step.END_CANCELLED, id="no cleanup")],
+)
+"""Kinds with a cancellation handler, and without; and what a cancelled task that is free needs there."""
 
 
 class TestTriage:
@@ -64,16 +87,46 @@ class TestTriage:
         assert triage(task, exactly(at(9) - MICROSECOND)) is Step.LEAVE
         assert triage(task, exactly(at(9))) is Step.CLAIM
 
-    def test_a_cancelled_task_is_ended(self) -> None:
-        """A cancelled task that nobody holds is ended, at once."""
-        assert triage(a_task(is_cancelled=True, wait_until=NO_WAIT), NOW) is Step.END_CANCELLED
+    @BOTH
+    def test_a_cancelled_task_that_is_free_goes_at_once(self, has_cleanup: bool, next_step: Step) -> None:
+        """A cancelled task that nobody holds is claimed for its cleanup, or ended where its kind has none."""
+        task = a_task(is_cancelled=True, wait_until=NO_WAIT)
 
-    def test_a_cancelled_task_that_is_held_is_left(self) -> None:
-        """No cleanup runs beside the live handler; once its lease has ended the task is rescued."""
-        task = leased(is_cancelled=True, wait_until=NO_WAIT)
+        assert triage(task, NOW, has_cleanup=has_cleanup) is next_step
 
-        assert triage(task, NOW) is Step.LEAVE
-        assert triage(task, exactly(at(60))) is Step.RESCUE
+    @BOTH
+    def test_a_cancelled_task_that_is_held_is_left(self, has_cleanup: bool, next_step: Step) -> None:
+        """No cleanup runs beside the live handler; from the certain end of its lease on nothing is waited for."""
+        task = overtaken()
+
+        assert triage(task, between(at(60) - MICROSECOND, at(90)), has_cleanup=has_cleanup) is Step.LEAVE
+        assert triage(task, between(at(60), at(90)), has_cleanup=has_cleanup) is next_step
+
+    @BOTH
+    def test_an_abandoned_handler_is_waited_for(self, has_cleanup: bool, next_step: Step) -> None:
+        """An abandoned task is left until the lease that its handler ran under has ended."""
+        task = sound(lifecycle.abandon(overtaken()))
+
+        assert triage(task, exactly(at(60) - MICROSECOND), has_cleanup=has_cleanup) is Step.LEAVE
+        assert triage(task, exactly(at(60)), has_cleanup=has_cleanup) is next_step
+
+    def test_a_cleanup_whose_worker_died_is_rescued(self) -> None:
+        """The lease on a cleanup is left while it holds, and rescued once it has certainly ended."""
+        assert triage(cleanup(), between(at(60) - MICROSECOND, at(90)), has_cleanup=True) is Step.LEAVE
+        assert triage(cleanup(), between(at(60), at(90)), has_cleanup=True) is Step.RESCUE
+
+    def test_a_cleanup_that_waits_is_left(self) -> None:
+        """Between two attempts at the cleanup a cancelled task waits like any other."""
+        task = a_task(is_cancelled=True, wait_until=at(5), cancel_attempts=1)
+
+        assert triage(task, exactly(at(5) - MICROSECOND), has_cleanup=True) is Step.LEAVE
+        assert triage(task, exactly(at(5)), has_cleanup=True) is Step.CLAIM
+
+    @BOTH
+    def test_a_done_task_is_left(self, has_cleanup: bool, next_step: Step) -> None:
+        """A task that ended is left, cancelled or not."""
+        for task in (done(), done(Outcome.CANCELLED, is_cancelled=True, cancel_attempts=1)):
+            assert triage(task, NOW, has_cleanup=has_cleanup) is Step.LEAVE
 
     def test_a_lease_without_an_end_is_over(self) -> None:
         """An owner without an end of the lease, written by somebody else, is rescued."""
@@ -100,9 +153,17 @@ class TestTriage:
         """A record of a newer version is for newer workers, however strange it looks here."""
         assert triage(a_task(schema=SCHEMA + 1, due_at=None, problems=problem), NOW) is Step.LEAVE
 
-    def test_a_generator_is_left(self) -> None:
+    @BOTH
+    def test_a_generator_is_left(self, has_cleanup: bool, next_step: Step) -> None:
         """A recurrence runs no handler."""
-        assert triage(a_task(recurrence={"cron": "* * * * *"}), NOW) is Step.LEAVE
+        assert triage(a_task(recurrence={"cron": "* * * * *"}), NOW, has_cleanup=has_cleanup) is Step.LEAVE
+
+    @BOTH
+    def test_a_cancelled_generator_is_ended(self, has_cleanup: bool, next_step: Step) -> None:
+        """A recurrence never ran anything, so there is nothing to clean up after it, whatever its kind has."""
+        task = a_task(recurrence={"cron": "* * * * *"}, is_cancelled=True, wait_until=NO_WAIT)
+
+        assert triage(task, NOW, has_cleanup=has_cleanup) is Step.END_CANCELLED
 
 
 class TestDueAt:
@@ -119,6 +180,18 @@ class TestDueAt:
             pytest.param({"lease_owner": "l", "wait_until": at(5)}, at(5), id="leased without an end"),
             pytest.param({"leased_until": at(60), "wait_until": at(5)}, at(60), id="rescued"),
             pytest.param({"leased_until": at(60), "wait_until": at(500)}, at(500), id="rescued, waits longer"),
+            pytest.param({"is_cancelled": True, "wait_until": NO_WAIT}, NO_WAIT, id="cancelled"),
+            pytest.param(
+                {"is_cancelled": True, "wait_until": at(5), "deadline": at(3)}, at(5), id="cancelled, deadline before"
+            ),
+            pytest.param(
+                {"is_cancelled": True, "wait_until": NO_WAIT, "lease_owner": "l", "leased_until": at(60)},
+                at(60),
+                id="cancelled and leased",
+            ),
+            pytest.param(
+                {"is_cancelled": True, "wait_until": NO_WAIT, "leased_until": at(60)}, at(60), id="cancelled, abandoned"
+            ),
             pytest.param({"outcome": Outcome.COMPLETED, "wait_until": at(5)}, None, id="done"),
             pytest.param(
                 {"outcome": Outcome.FAILED, "lease_owner": "l", "leased_until": at(6)}, None, id="done and held"
@@ -184,12 +257,6 @@ class TestComplete:
         assert (after.lease_owner, after.leased_until, after.due_at, after.progress) == (None, None, None, None)
         assert after.attempts == 1
 
-    def test_a_cancel_that_was_stored_first_wins(self) -> None:
-        """A handler that finishes after a cancel was stored ends the task as cancelled, without a result."""
-        after = sound(lifecycle.complete(leased(is_cancelled=True), result=1, now=NOW))
-
-        assert (after.outcome, after.result) == (Outcome.CANCELLED, None)
-
 
 class TestFail:
     """The handler failed."""
@@ -214,13 +281,6 @@ class TestFail:
         after = sound(lifecycle.fail(leased(), ValueError(), delay=0, now=NOW))
 
         assert (after.outcome, after.due_at) == (None, T0)
-
-    @pytest.mark.parametrize("delay", [None, 5])
-    def test_a_cancel_that_was_stored_first_wins(self, delay: float | None) -> None:
-        """A handler that fails after a cancel was stored ends the task as cancelled."""
-        assert sound(lifecycle.fail(leased(is_cancelled=True), ValueError(), delay=delay, now=NOW)).outcome == (
-            Outcome.CANCELLED
-        )
 
     def test_a_deadline_before_the_next_attempt_comes_first(self) -> None:
         """A task that waits beyond its deadline is looked at when that passes."""
@@ -302,25 +362,15 @@ class TestSnoozeAndGiveBack:
         assert (after.attempts, after.wait_until, after.due_at) == (1, at(30), at(30))
         assert (after.lease_owner, after.leased_until, after.errors, after.outcome) == (None, None, (), None)
 
-    def test_a_snooze_after_a_cancel_ends_the_task(self) -> None:
-        """A cancelled task is not put off."""
-        assert sound(lifecycle.snooze(leased(is_cancelled=True), delay=30, now=NOW)).outcome is Outcome.CANCELLED
-
     def test_a_give_back_restores_the_place(self) -> None:
         """An interrupted task stands where it stood, its attempt unspent."""
         before = a_task(wait_until=at(-50))
         claimed = sound(lifecycle.claim(before, lease_id="l1", until=at(60), now=NOW))
 
-        after = sound(lifecycle.give_back(claimed))
+        after = sound(lifecycle.give_back(claimed, now=NOW))
 
         assert (after.wait_until, after.due_at, after.attempts) == (before.wait_until, before.due_at, before.attempts)
         assert (after.lease_owner, after.leased_until) == (None, None)
-
-    def test_a_cancelled_task_goes_first_when_given_back(self) -> None:
-        """A cancelled task that is given back goes to the front of the line."""
-        after = sound(lifecycle.give_back(leased(is_cancelled=True, wait_until=at(500))))
-
-        assert (after.wait_until, after.due_at) == (NO_WAIT, NO_WAIT)
 
     def test_giving_back_the_attempt_keeps_the_lease(self) -> None:
         """Of a handler that has not ended only the attempt is given back: nobody may start beside it."""
@@ -329,10 +379,16 @@ class TestSnoozeAndGiveBack:
         sound(transition)
         assert transition.changes == {"attempts": 1}
 
-    @pytest.mark.parametrize("give", [lifecycle.give_back, lifecycle.give_back_attempt])
-    def test_attempts_never_become_negative(self, give: Callable[[Task], Transition]) -> None:
+    def test_attempts_never_become_negative(self) -> None:
         """A record that has lost its count does not get a debt."""
-        assert sound(give(leased(attempts=0))).attempts == 0
+        task = leased(attempts=0)
+
+        for transition in (
+            lifecycle.give_back(task, now=NOW),
+            lifecycle.give_back_attempt(task),
+            lifecycle.snooze(task, delay=1, now=NOW),
+        ):
+            assert sound(transition).attempts == 0
 
 
 class TestRescue:
@@ -352,18 +408,332 @@ class TestRescue:
 
         assert (after.outcome, after.leased_until, after.due_at) == (Outcome.FAILED, None, None)
 
-    @pytest.mark.parametrize("delay", [None, 7])
-    def test_a_cancelled_task_is_free_at_once(self, delay: float | None) -> None:
-        """A cancelled task of a dead worker goes to the front of the line, without a wait and whatever its attempts."""
-        after = sound(lifecycle.rescue(leased(is_cancelled=True), LeaseLost(), delay=delay, now=exactly(at(60))))
-
-        assert (after.outcome, after.lease_owner, after.leased_until, after.due_at) == (None, None, None, NO_WAIT)
-
     def test_a_place_in_the_future_is_kept_too(self) -> None:
         """A rescue does not bring forward what was to wait longer."""
         after = sound(lifecycle.rescue(leased(wait_until=at(500)), LeaseLost(), delay=7, now=exactly(at(60))))
 
         assert after.due_at == at(500)
+
+
+class TestCancel:
+    """Somebody does not want the task any more."""
+
+    @pytest.mark.parametrize(
+        ("fields", "status"),
+        [
+            pytest.param({"wait_until": at(500)}, TaskStatus.WAITING, id="waiting"),
+            pytest.param({"wait_until": at(-5)}, TaskStatus.PENDING, id="pending"),
+            pytest.param({"wait_until": at(500), "deadline": at(3)}, TaskStatus.WAITING, id="waiting for its deadline"),
+            pytest.param({"wait_until": at(30), "attempts": 2}, TaskStatus.WAITING, id="waiting after a failure"),
+            pytest.param(
+                {"wait_until": at(-5), "leased_until": at(9), "attempts": 1}, TaskStatus.WAITING, id="rescued"
+            ),
+        ],
+    )
+    def test_a_free_task_goes_first(self, fields: dict[str, Any], status: TaskStatus) -> None:
+        """A free task is cancelled as of the earlier bound, and due at once, whatever it waited for."""
+        task = a_task(**fields)
+        assert task.status_at(T0) is status
+
+        after = sound(not_none(lifecycle.cancel(task, now=between(T0, at(2)))))
+
+        assert (after.is_cancelled, after.cancelled_at) == (True, T0)
+        assert (after.wait_until, after.due_at, after.leased_until) == (NO_WAIT, NO_WAIT, None)
+        assert after.status_at(T0) is TaskStatus.CANCELLATION_PENDING
+        assert (after.outcome, after.attempts, after.cancel_attempts) == (None, task.attempts, 0)
+
+    def test_a_free_task_loses_nothing_else(self) -> None:
+        """Cancelling names the cancel and the place in the line, and no other field."""
+        waiting = not_none(lifecycle.cancel(a_task(wait_until=at(9)), now=NOW))
+        rescued = not_none(lifecycle.cancel(a_task(leased_until=at(9)), now=NOW))
+        cancelled = {"is_cancelled": True, "cancelled_at": T0, "wait_until": NO_WAIT}
+
+        assert waiting.changes == {**cancelled, "due_at": NO_WAIT}
+        assert rescued.changes == {**cancelled, "leased_until": None, "due_at": NO_WAIT}
+        assert waiting.event == rescued.event == "cancel-requested"
+
+    def test_a_lease_stays_as_it_is(self) -> None:
+        """Of a leased task neither lease nor `dueAt` is written: nobody cleans up beside the live handler."""
+        transition = not_none(lifecycle.cancel(leased(), now=NOW))
+
+        after = sound(transition)
+        assert transition.changes == {"is_cancelled": True, "cancelled_at": T0, "wait_until": NO_WAIT}
+        assert (after.lease_owner, after.leased_until, after.due_at) == ("l1", at(60), at(60))
+
+    def test_a_leased_task_is_leased_while_its_lease_holds(self) -> None:
+        """The status of a cancelled task is `leased` up to the end of the lease, then `cancellation-pending`."""
+        after = sound(not_none(lifecycle.cancel(leased(), now=NOW)))
+
+        assert after.status_at(at(60) - MICROSECOND) is TaskStatus.LEASED
+        assert after.status_at(at(60)) is TaskStatus.CANCELLATION_PENDING
+
+    @pytest.mark.parametrize("outcome", Outcome)
+    def test_a_done_task_stays_done(self, outcome: Outcome) -> None:
+        """There is nothing to cancel of a task that has ended, however it ended."""
+        assert lifecycle.cancel(done(outcome), now=NOW) is None
+        assert lifecycle.cancel(done(outcome, is_cancelled=True), now=NOW) is None
+
+    def test_a_second_cancel_changes_nothing(self) -> None:
+        """A task is cancelled once, wherever its cancellation stands."""
+        for task in (
+            a_task(is_cancelled=True, wait_until=NO_WAIT),
+            overtaken(),
+            cleanup(),
+            sound(lifecycle.abandon(overtaken())),
+            a_task(is_cancelled=True, wait_until=at(30), cancel_attempts=1),
+        ):
+            assert lifecycle.cancel(task, now=NOW) is None
+
+    def test_a_generator_is_cancelled(self) -> None:
+        """A recurrence is cancelled like any task."""
+        after = sound(not_none(lifecycle.cancel(a_task(recurrence={"cron": "* * * * *"}), now=NOW)))
+
+        assert (after.is_cancelled, after.due_at) == (True, NO_WAIT)
+
+
+class TestClaimOfACleanup:
+    """A cancelled task is claimed for its cleanup."""
+
+    def test_it_is_counted_by_itself(self) -> None:
+        """The claim of a cancelled task spends an attempt at the cleanup, and none at the task."""
+        task = a_task(is_cancelled=True, wait_until=NO_WAIT, attempts=2, cancel_attempts=1)
+
+        after = sound(lifecycle.claim(task, lease_id="l2", until=at(60), now=NOW))
+
+        assert (after.cancel_attempts, after.attempts) == (2, 2)
+        assert (after.lease_owner, after.leased_until, after.due_at) == ("l2", at(60), at(60))
+        assert after.status_at(T0) is TaskStatus.LEASED
+        assert lifecycle.is_cleanup(after)
+
+    def test_the_task_has_not_started_by_it(self) -> None:
+        """A cleanup is no start of the task: `started_at` stays as it was."""
+        free = a_task(is_cancelled=True, wait_until=NO_WAIT)
+
+        for task in (free, replace(free, started_at=at(-9))):
+            after = sound(lifecycle.claim(task, lease_id="l2", until=at(60), now=NOW))
+            assert after.started_at == task.started_at
+
+    def test_a_dead_workers_lease_is_replaced(self) -> None:
+        """The task of a worker that died after the cancel is claimed as it stands, under the new lease."""
+        after = sound(lifecycle.claim(overtaken(), lease_id="l2", until=at(160), now=exactly(at(60))))
+
+        assert (after.lease_owner, after.leased_until, after.errors) == ("l2", at(160), ())
+        assert (after.attempts, after.cancel_attempts) == (1, 1)
+
+    def test_what_is_a_cleanup(self) -> None:
+        """A lease is for cleaning up from the first claim after the cancel on; a handler's never is."""
+        assert lifecycle.is_cleanup(cleanup())
+        for task in (a_task(), leased(), overtaken(), a_task(is_cancelled=True), leased(cancel_attempts=1)):
+            assert not lifecycle.is_cleanup(task)
+
+
+OVERTAKEN: dict[str, Callable[[Task, bool], Transition]] = {
+    "complete": lambda task, has: lifecycle.complete(task, result=1, now=NOW, has_cleanup=has),
+    "fail": lambda task, has: lifecycle.fail(task, ValueError(), delay=5, now=NOW, has_cleanup=has),
+    "fail for good": lambda task, has: lifecycle.fail(task, ValueError(), delay=None, now=NOW, has_cleanup=has),
+    "snooze": lambda task, has: lifecycle.snooze(task, delay=30, now=NOW, has_cleanup=has),
+    "give back": lambda task, has: lifecycle.give_back(task, now=NOW, has_cleanup=has),
+    "release": lambda task, has: lifecycle.release(task, now=NOW, has_cleanup=has),
+}
+"""However the handler of a cancelled task ends."""
+
+
+class TestOvertaken:
+    """The handler ended after a cancel was stored."""
+
+    @pytest.mark.parametrize("event", OVERTAKEN)
+    def test_without_a_cleanup_the_task_ends(self, event: str) -> None:
+        """However its handler ended, the task is done-cancelled; neither result nor error is kept."""
+        after = sound(OVERTAKEN[event](overtaken(progress=Progress(0.5)), False))  # noqa: FBT003  # no cleanup
+
+        assert (after.outcome, after.done_at, after.due_at) == (Outcome.CANCELLED, T0, None)
+        assert (after.lease_owner, after.leased_until, after.progress) == (None, None, None)
+        assert (after.result, after.errors, after.attempts, after.cancel_attempts) == (None, (), 1, 0)
+
+    @pytest.mark.parametrize("event", OVERTAKEN)
+    def test_with_a_cleanup_the_task_is_free_for_it(self, event: str) -> None:
+        """However its handler ended, the task stands first in the line; neither result nor error is kept."""
+        after = sound(OVERTAKEN[event](overtaken(wait_until=at(500)), True))  # noqa: FBT003  # a cleanup
+
+        assert (after.outcome, after.wait_until, after.due_at) == (None, NO_WAIT, NO_WAIT)
+        assert (after.lease_owner, after.leased_until) == (None, None)
+        assert (after.result, after.errors, after.attempts, after.cancel_attempts) == (None, (), 1, 0)
+        assert after.status_at(T0) is TaskStatus.CANCELLATION_PENDING
+        assert triage(after, NOW, has_cleanup=True) is Step.CLAIM
+
+    def test_the_holder_goes_on_to_the_cleanup(self) -> None:
+        """Under the same lease the stopped handler is followed by the cleanup, with a new end and a count."""
+        task = overtaken()
+
+        transition = lifecycle.clean_up(task, until=at(90))
+
+        after = sound(transition)
+        assert transition.changes == {"leased_until": at(90), "cancel_attempts": 1, "due_at": at(90)}
+        assert lifecycle.holds(after, "l1")
+        assert lifecycle.is_cleanup(after)
+
+    def test_an_abandoned_handler_has_nobodys_lease(self) -> None:
+        """What a handler that does not stop leaves is a lease without an owner, which keeps others away."""
+        transition = lifecycle.abandon(overtaken())
+
+        after = sound(transition)
+        assert transition.changes == {"lease_owner": None}
+        assert (after.leased_until, after.due_at) == (at(60), at(60))
+        assert after.status_at(T0) is TaskStatus.CANCELLATION_PENDING
+        assert not lifecycle.holds(after, "l1")
+
+    def test_nobodys_lease_ends_with_the_cleanups_claim(self) -> None:
+        """The claim that follows an abandoned handler is the first attempt at the cleanup, under its own lease."""
+        abandoned = sound(lifecycle.abandon(overtaken()))
+
+        after = sound(lifecycle.claim(abandoned, lease_id="l2", until=at(160), now=exactly(at(60))))
+
+        assert (after.lease_owner, after.leased_until, after.cancel_attempts) == ("l2", at(160), 1)
+
+    def test_giving_back_the_attempt_keeps_the_lease(self) -> None:
+        """Of a handler that was told to stop and has not, only the attempt is given back."""
+        transition = lifecycle.give_back_attempt(overtaken())
+
+        sound(transition)
+        assert transition.changes == {"attempts": 0}
+
+
+class TestCleanup:
+    """How a cleanup ends."""
+
+    @pytest.mark.parametrize("has_cleanup", [True, False])
+    def test_a_success_ends_the_task_as_cancelled(self, has_cleanup: bool) -> None:
+        """A cleanup that succeeded ends the task done-cancelled; what it returned is dropped."""
+        task = cleanup(progress=Progress(0.5), errors=(TaskError(T0, 2, "E", "m"),))
+
+        after = sound(lifecycle.complete(task, result={"n": 1}, now=between(at(3), at(4)), has_cleanup=has_cleanup))
+
+        assert (after.outcome, after.done_at, after.due_at) == (Outcome.CANCELLED, at(3), None)
+        assert (after.result, after.progress, after.errors) == (None, None, task.errors)
+        assert (after.lease_owner, after.leased_until) == (None, None)
+        assert (after.attempts, after.cancel_attempts) == (2, 1)
+
+    @pytest.mark.parametrize("has_cleanup", [True, False])
+    def test_a_failure_with_tries_left_goes_back_to_the_line(self, has_cleanup: bool) -> None:
+        """A failed cleanup waits for `delay` seconds, still cancelled; its error bears the attempt of the cleanup."""
+        task = cleanup(cancel_attempts=3)
+
+        after = sound(lifecycle.fail(task, ValueError("no"), delay=2.5, now=exactly(at(1)), has_cleanup=has_cleanup))
+
+        assert (after.outcome, after.is_cancelled, after.wait_until, after.due_at) == (None, True, at(3.5), at(3.5))
+        assert (after.lease_owner, after.leased_until, after.cancel_attempts, after.attempts) == (None, None, 3, 2)
+        assert after.errors == (TaskError(at(1), 3, "ValueError", "no"),)
+        assert after.status_at(at(1)) is TaskStatus.CANCELLATION_PENDING
+
+    @pytest.mark.parametrize("has_cleanup", [True, False])
+    def test_the_last_failure_ends_the_task_as_failed(self, has_cleanup: bool) -> None:
+        """A cleanup without tries left ends the task done-failed, still cancelled, with its last error."""
+        task = cleanup(cancel_attempts=3)
+
+        after = sound(lifecycle.fail(task, ValueError("no"), delay=None, now=exactly(at(1)), has_cleanup=has_cleanup))
+
+        assert (after.outcome, after.is_cancelled, after.done_at, after.due_at) == (Outcome.FAILED, True, at(1), None)
+        assert after.errors == (TaskError(at(1), 3, "ValueError", "no"),)
+
+    def test_a_snooze_spends_no_attempt(self) -> None:
+        """A cleanup that is put off comes back after its delay, its own attempt given back and not the task's."""
+        after = sound(lifecycle.snooze(cleanup(), delay=30, now=NOW, has_cleanup=True))
+
+        assert (after.cancel_attempts, after.attempts, after.wait_until, after.due_at) == (0, 2, at(30), at(30))
+        assert (after.lease_owner, after.outcome, after.is_cancelled) == (None, None, True)
+        assert triage(after, NOW, has_cleanup=True) is Step.LEAVE
+
+    def test_a_give_back_restores_its_place(self) -> None:
+        """An interrupted cleanup stands where it stood before its claim, all counts and fields."""
+        free = a_task(is_cancelled=True, wait_until=at(-3), attempts=2, cancel_attempts=1)
+        claimed = sound(lifecycle.claim(free, lease_id="l1", until=at(60), now=NOW))
+
+        assert sound(lifecycle.give_back(claimed, now=exactly(at(1)), has_cleanup=True)) == free
+
+    def test_giving_back_the_attempt_keeps_the_lease(self) -> None:
+        """Of a cleanup that has not ended only its own attempt is given back, and nobody starts another beside it."""
+        transition = lifecycle.give_back_attempt(cleanup(cancel_attempts=2))
+
+        after = sound(transition)
+        assert transition.changes == {"cancel_attempts": 1}
+        assert triage(after, exactly(at(60) - MICROSECOND), has_cleanup=True) is Step.LEAVE
+
+    def test_a_first_cleanup_that_was_given_back_is_claimed_again(self) -> None:
+        """A first cleanup whose attempt was given back is no crash when its lease ends: it is claimed at once."""
+        after = sound(lifecycle.give_back_attempt(cleanup()))
+
+        assert triage(after, exactly(at(60) - MICROSECOND), has_cleanup=True) is Step.LEAVE
+        assert triage(after, exactly(at(60)), has_cleanup=True) is Step.CLAIM
+
+    def test_a_crash_comes_back_after_a_spread(self) -> None:
+        """A cleanup whose worker died keeps its place, is nobody's for the delay, and was an attempt of its own."""
+        after = sound(lifecycle.rescue(cleanup(cancel_attempts=2), LeaseLost("died"), delay=7, now=exactly(at(60))))
+
+        assert (after.wait_until, after.leased_until, after.due_at) == (NO_WAIT, at(67), at(67))
+        assert (after.lease_owner, after.cancel_attempts, after.attempts) == (None, 2, 2)
+        assert after.errors == (TaskError(at(60), 2, "LeaseLost", "died"),)
+        assert triage(after, exactly(at(67) - MICROSECOND), has_cleanup=True) is Step.LEAVE
+        assert triage(after, exactly(at(67)), has_cleanup=True) is Step.CLAIM
+
+    def test_a_cleanup_that_crashes_each_time_ends_as_failed(self) -> None:
+        """A crash without tries left ends the task done-failed, still cancelled."""
+        task = cleanup(cancel_attempts=3)
+
+        after = sound(lifecycle.rescue(task, LeaseLost("died"), delay=None, now=exactly(at(60))))
+
+        assert (after.outcome, after.is_cancelled, after.due_at) == (Outcome.FAILED, True, None)
+        assert after.errors == (TaskError(at(60), 3, "LeaseLost", "died"),)
+
+    @pytest.mark.parametrize("deadline", [at(-50), T0, at(30)])
+    def test_the_deadline_neither_stops_nor_hastens_it(self, deadline: datetime) -> None:
+        """With a deadline before, at or after any of its steps a cancelled task goes the same way as without."""
+
+        def way(**fields: Any) -> list[tuple[datetime | None, Step]]:
+            task = a_task(wait_until=at(100), **fields)
+            steps = [sound(not_none(lifecycle.cancel(task, now=NOW)))]
+            steps.append(sound(lifecycle.claim(steps[-1], lease_id="l1", until=at(60), now=NOW)))
+            steps.append(sound(lifecycle.fail(steps[-1], ValueError(), delay=40, now=NOW, has_cleanup=True)))
+            steps.append(sound(lifecycle.claim(steps[-1], lease_id="l2", until=at(99), now=exactly(at(40)))))
+            return [(step.due_at, triage(step, exactly(at(39)), has_cleanup=True)) for step in steps]
+
+        assert way(deadline=deadline) == way()
+
+    def test_the_events_tell_a_cleanup_from_its_task(self) -> None:
+        """Logs and metrics name the ends of a cleanup otherwise than those of a handler."""
+        error = ValueError()
+        assert lifecycle.complete(cleanup(), result=None, now=NOW).event == "cleaned-up"
+        assert lifecycle.fail(cleanup(), error, delay=1, now=NOW).event == "cleanup-retried"
+        assert lifecycle.fail(cleanup(), error, delay=None, now=NOW).event == "cleanup-failed"
+        assert lifecycle.rescue(cleanup(), error, delay=None, now=NOW).event == "cleanup-failed"
+        assert lifecycle.release(overtaken(), now=NOW, has_cleanup=False).event == "cancelled"
+
+
+class TestTakesStaged:
+    """What the handler staged is written with its success only."""
+
+    def test_a_success_takes_it(self) -> None:
+        """The completion of a task, and of a cleanup, takes along what was staged."""
+        assert lifecycle.takes_staged(lifecycle.complete(leased(), result=1, now=NOW))
+        assert lifecycle.takes_staged(lifecycle.complete(cleanup(), result=1, now=NOW, has_cleanup=True))
+
+    @pytest.mark.parametrize("event", OVERTAKEN)
+    @pytest.mark.parametrize("has_cleanup", [True, False])
+    def test_a_handler_that_was_overtaken_does_not(self, event: str, has_cleanup: bool) -> None:
+        """Nothing that was staged before a cancel won is written, however the handler ended."""
+        assert not lifecycle.takes_staged(OVERTAKEN[event](overtaken(), has_cleanup))
+
+    @pytest.mark.parametrize("task", [leased(), cleanup()], ids=["task", "cleanup"])
+    def test_any_other_end_does_not(self, task: Task) -> None:
+        """A failure, a snooze, a give-back or a crash of a task or of a cleanup leaves nothing."""
+        for transition in (
+            lifecycle.fail(task, ValueError(), delay=5, now=NOW, has_cleanup=True),
+            lifecycle.fail(task, ValueError(), delay=None, now=NOW, has_cleanup=True),
+            lifecycle.snooze(task, delay=5, now=NOW, has_cleanup=True),
+            lifecycle.give_back(task, now=NOW, has_cleanup=True),
+            lifecycle.rescue(task, LeaseLost(), delay=5, now=NOW),
+            lifecycle.end_cancelled(task, now=NOW),
+        ):
+            assert not lifecycle.takes_staged(transition)
 
 
 class TestReject:
@@ -415,23 +785,31 @@ class TestReset:
             expire_at=at(999),
         )
 
-        transition = lifecycle.reset(task, now=between(at(10), at(12)))
+        transition = not_none(lifecycle.reset(task, now=between(at(10), at(12))))
 
-        assert transition is not None
         assert sound(transition) == a_task(**options, wait_until=at(10), create_id=task.create_id)
 
+    def test_a_cancel_of_the_last_life_is_over(self) -> None:
+        """A task that was cancelled, cleaned up and reset runs its handler again, and can be cancelled again."""
+        for task in (sound(lifecycle.complete(cleanup(), result=None, now=NOW)), done(is_cancelled=True)):
+            fresh = sound(not_none(lifecycle.reset(task, now=NOW)))
+            claimed = sound(lifecycle.claim(fresh, lease_id="l9", until=at(60), now=NOW))
+
+            assert (fresh.is_cancelled, fresh.cancelled_at, fresh.cancel_attempts) == (False, None, 0)
+            assert fresh.status_at(T0) is TaskStatus.PENDING
+            assert (claimed.attempts, claimed.cancel_attempts) == (1, 0)
+            assert lifecycle.cancel(fresh, now=NOW) is not None
+
     def test_only_a_done_task_is_reset(self) -> None:
-        """There is nothing to reset of a task that waits, runs or is being cancelled."""
-        for task in (a_task(), leased(), a_task(is_cancelled=True)):
+        """There is nothing to reset of a task that waits, runs, is being cancelled or cleaned up."""
+        for task in (a_task(), leased(), a_task(is_cancelled=True), overtaken(), cleanup()):
             assert lifecycle.reset(task, now=NOW) is None
 
     def test_a_deadline_that_is_past_goes(self) -> None:
         """A deadline at this instant could only end the new life, one a microsecond later is kept."""
-        past = lifecycle.reset(done(deadline=T0), now=NOW)
-        ahead = lifecycle.reset(done(deadline=T0 + MICROSECOND), now=NOW)
+        past = not_none(lifecycle.reset(done(deadline=T0), now=NOW))
+        ahead = not_none(lifecycle.reset(done(deadline=T0 + MICROSECOND), now=NOW))
 
-        assert past is not None
-        assert ahead is not None
         assert sound(past).deadline is None
         assert sound(ahead).deadline == T0 + MICROSECOND
 
@@ -441,35 +819,42 @@ class TestMayDelete:
 
     def test_a_task_that_is_held_may_not(self) -> None:
         """A held task is deleted from the instant on at which its lease has certainly ended."""
-        assert not lifecycle.may_delete(leased(), between(at(60) - MICROSECOND, at(90)))
-        assert lifecycle.may_delete(leased(), exactly(at(60)))
+        for task in (leased(), overtaken(), cleanup()):
+            assert not lifecycle.may_delete(task, between(at(60) - MICROSECOND, at(90)))
+            assert lifecycle.may_delete(task, exactly(at(60)))
 
     def test_any_other_may(self) -> None:
-        """A done task, a waiting one and one with half a lease are deleted."""
-        for task in (done(), a_task(), leased(leased_until=None), done(lease_owner="l1", leased_until=at(60))):
+        """A done task, a waiting one, a cancelled one that is free and one with half a lease are deleted."""
+        halves = (leased(leased_until=None), done(lease_owner="l1", leased_until=at(60)))
+        for task in (done(), a_task(), a_task(is_cancelled=True), *halves):
             assert lifecycle.may_delete(task, NOW)
 
 
-EVENTS: dict[str, Callable[[Task, Now, float], Transition | None]] = {
-    "claim": lambda task, now, s: lifecycle.claim(task, lease_id=f"l{s}", until=_after(now, s), now=now),
-    "renew": lambda task, now, s: lifecycle.renew(task, until=_after(now, s)),
-    "complete": lambda task, now, s: lifecycle.complete(task, result=s, now=now),
-    "fail": lambda task, now, s: lifecycle.fail(task, ValueError(s), delay=s, now=now),
-    "fail for good": lambda task, now, s: lifecycle.fail(task, ValueError(s), delay=None, now=now),
-    "snooze": lambda task, now, s: lifecycle.snooze(task, delay=s, now=now),
-    "give back": lambda task, _now, _s: lifecycle.give_back(task),
-    "give back the attempt": lambda task, _now, _s: lifecycle.give_back_attempt(task),
-    "rescue": lambda task, now, s: lifecycle.rescue(task, LeaseLost(), delay=s, now=now),
-    "rescue for good": lambda task, now, _s: lifecycle.rescue(task, LeaseLost(), delay=None, now=now),
-    "end cancelled": lambda task, now, _s: lifecycle.end_cancelled(task, now=now),
-    "reject": lambda task, now, _s: lifecycle.reject(task, now=now),
-    "realign": lambda task, _now, _s: lifecycle.realign(task),
-    "reset": lambda task, now, _s: lifecycle.reset(task, now=now),
+EVENTS: dict[str, Callable[[Task, Now, float, bool], Transition | None]] = {
+    "claim": lambda task, now, s, _: lifecycle.claim(task, lease_id=f"l{s}", until=_after(now, s), now=now),
+    "renew": lambda task, now, s, _: lifecycle.renew(task, until=_after(now, s)),
+    "cancel": lambda task, now, _s, _: lifecycle.cancel(task, now=now),
+    "complete": lambda task, now, s, has: lifecycle.complete(task, result=s, now=now, has_cleanup=has),
+    "fail": lambda task, now, s, has: lifecycle.fail(task, ValueError(s), delay=s, now=now, has_cleanup=has),
+    "fail for good": lambda task, now, s, has: lifecycle.fail(
+        task, ValueError(s), delay=None, now=now, has_cleanup=has
+    ),
+    "snooze": lambda task, now, s, has: lifecycle.snooze(task, delay=s, now=now, has_cleanup=has),
+    "give back": lambda task, now, _s, has: lifecycle.give_back(task, now=now, has_cleanup=has),
+    "give back the attempt": lambda task, _now, _s, _: lifecycle.give_back_attempt(task),
+    "clean up": lambda task, now, s, _: lifecycle.clean_up(task, until=_after(now, s)),
+    "abandon": lambda task, _now, _s, _: lifecycle.abandon(task),
+    "rescue": lambda task, now, s, _: lifecycle.rescue(task, LeaseLost(), delay=s, now=now),
+    "rescue for good": lambda task, now, _s, _: lifecycle.rescue(task, LeaseLost(), delay=None, now=now),
+    "end cancelled": lambda task, now, _s, _: lifecycle.end_cancelled(task, now=now),
+    "reject": lambda task, now, _s, _: lifecycle.reject(task, now=now),
+    "realign": lambda task, _now, _s, _: lifecycle.realign(task),
+    "reset": lambda task, now, _s, _: lifecycle.reset(task, now=now),
 }
 FREE, HELD, ENDED = (
-    {"claim", "end cancelled", "reject", "realign"},
+    {"claim", "cancel", "end cancelled", "reject", "realign"},
     set(EVENTS) - {"claim", "reset"},
-    {"reset", "realign"},
+    {"reset", "realign", "cancel"},
 )
 
 
@@ -481,7 +866,9 @@ def _possible(task: Task) -> set[str]:
     """Which events the engine sends to a task in this state."""
     if task.outcome is not None:
         return ENDED
-    return HELD if task.lease_owner is not None else FREE
+    possible = HELD if task.lease_owner is not None else FREE
+    overtaken = task.is_cancelled and task.cancel_attempts == 0
+    return possible - ({"rescue", "rescue for good"} if overtaken else {"clean up", "abandon", "end cancelled"})
 
 
 instants = st.integers(0, 10**9).map(lambda micros: T0 + timedelta(microseconds=micros))
@@ -492,31 +879,33 @@ instants = st.integers(0, 10**9).map(lambda micros: T0 + timedelta(microseconds=
         a_task,
         wait_until=st.one_of(st.just(EPOCH), instants),
         deadline=st.none() | instants,
-        is_cancelled=st.booleans(),
         attempts=st.integers(0, 3),
     ),
-    events=st.lists(st.tuples(st.sampled_from(sorted(EVENTS)), st.floats(0.001, 1e6), st.booleans()), max_size=30),
+    has_cleanup=st.booleans(),
+    events=st.lists(st.tuples(st.sampled_from(sorted(EVENTS)), st.floats(0.001, 1e6)), max_size=30),
 )
-def test_invariants_hold_whatever_happens(first: Task, events: list[tuple[str, float, bool]]) -> None:
+def test_invariants_hold_whatever_happens(first: Task, has_cleanup: bool, events: list[tuple[str, float]]) -> None:
     """After any events `dueAt` is consistent, done tasks hold nothing, counts are whole, and errors are few."""
     task, now = first, NOW
-    for event, seconds, cancel in events:
+    for event, seconds in events:
         now = exactly(now.earliest + timedelta(seconds=seconds))
-        if cancel and task.outcome is None:
-            task = replace(task, is_cancelled=True)
         if event not in _possible(task):
             continue
-        transition = EVENTS[event](task, now, seconds)
+        transition = EVENTS[event](task, now, seconds, has_cleanup)
         if transition is None:
             continue
         assert transition.before is task
+        assert task.is_cancelled <= transition.after.is_cancelled or event == "reset"
         task = sound(transition)
         assert task.attempts >= 0
         assert task.cancel_attempts >= 0
+        assert task.is_cancelled or task.cancel_attempts == 0
+        assert task.is_cancelled == (task.cancelled_at is not None)
+        assert not (task.is_cancelled and task.outcome is Outcome.COMPLETED)
         assert len(task.errors) <= 10
         assert (task.outcome is None) == (task.due_at is not None)
         assert (task.outcome is None) == (task.done_at is None)
         if task.outcome is not None:
             assert task.lease_owner is None
             assert task.leased_until is None
-        assert triage(task, now) is not Step.REALIGN
+        assert triage(task, now, has_cleanup=has_cleanup) is not Step.REALIGN

@@ -1,4 +1,4 @@
-"""A transition, new tasks and the user's own writes in one atomic `Commit`."""
+"""Transitions, new tasks and the user's own writes in one atomic `Commit`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _EXPECTED = frozenset({*REFUSALS, grpc.StatusCode.INVALID_ARGUMENT})
 
 
 class AtomicCommit:
-    """One commit on its way. Its parts share one fate, so the transition's document tells that of all."""
+    """One commit on its way. Its parts share one fate, so a transition's document tells that of all."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class AtomicCommit:
         *,
         clock: StoreClock,
         read: Callable[[Sequence[str]], Awaitable[dict[str, Task]]],
-        change: Write,
+        changes: Sequence[Write],
         creations: Sequence[Write],
         others: Sequence[Any],
     ) -> None:
@@ -42,32 +42,37 @@ class AtomicCommit:
         self._rpc = rpc
         self._clock = clock
         self._read = read
-        self._change = change
+        self._changes = changes
         self._creations = list(creations)
         self._others = list(others)
         self._doubtful = False
 
-    async def run(self, retrier: Retrier) -> Written:
-        """Commit, or say why not. Raises StoreUnavailable."""
+    async def run(self, retrier: Retrier) -> list[Written]:
+        """Commit, or say why not, with an answer for each change. Raises StoreUnavailable."""
         while True:
             try:
-                return await retrier.run("committing a task", self._once, expected=_EXPECTED)
+                return await retrier.run("committing tasks", self._once, expected=_EXPECTED)
             except RpcFailed as error:
                 if error.code not in REFUSALS:
                     largest = max(pb.ByteSize() for pb in self._writes())
-                    return Written(error=impossible(error, size=largest))
+                    return self._all(Written(error=impossible(error, size=largest)))
                 refused = error
             existing = await retrier.run("reading tasks", self._look)
-            change = existing.get(self._change.name)
-            if self._doubtful and (judged := self._change.judge(change)).applied:
-                return judged
-            if change is None or change.version != self._change.base:
-                return Written()
+            found = [existing.get(change.name) for change in self._changes]
+            if self._doubtful:
+                judged = [change.judge(task) for change, task in zip(self._changes, found, strict=True)]
+                if any(one.applied for one in judged):
+                    # All were applied. One that is gone since gets a version that no write can build on.
+                    return [one if one.applied else Written(0) for one in judged]
+            if any(
+                task is None or task.version != change.base for change, task in zip(self._changes, found, strict=True)
+            ):
+                return self._all(Written())
             if refused.code is not grpc.StatusCode.ALREADY_EXISTS or not self._leave_out(existing):
                 fault = OncetaskError(f"a write of the handler's batch was refused: {refused.details}")
-                return Written(error=fault)
+                return self._all(Written(error=fault))
 
-    async def _once(self) -> Written:
+    async def _once(self) -> list[Written]:
         asked = self._clock.monotonic()
         try:
             answer = await self._rpc.commit(self._writes())
@@ -75,16 +80,21 @@ class AtomicCommit:
             if error.code in TRANSIENT and not too_large(error):
                 self._doubtful = True
             raise
-        version = micros(answer.write_results[0].update_time)
-        if version > self._change.base:
-            self._clock.observe(from_micros(version), asked=asked)
-        return Written(version)
+        results = answer.write_results[: len(self._changes)]
+        versions = [micros(result.update_time) for result in results]
+        newest, base = max(zip(versions, (change.base for change in self._changes), strict=True))
+        if newest > base:
+            self._clock.observe(from_micros(newest), asked=asked)
+        return [Written(version) for version in versions]
+
+    def _all(self, written: Written) -> list[Written]:
+        return [written] * len(self._changes)
 
     def _writes(self) -> list[Any]:
-        return [self._change.pb, *(creation.pb for creation in self._creations), *self._others]
+        return [*(change.pb for change in self._changes), *(creation.pb for creation in self._creations), *self._others]
 
     async def _look(self) -> dict[str, Task]:
-        return await self._read([self._change.name, *(creation.name for creation in self._creations)])
+        return await self._read([write.name for write in (*self._changes, *self._creations)])
 
     def _leave_out(self, existing: dict[str, Task]) -> bool:
         """Drop the creations of tasks that exist already; False where there are none."""

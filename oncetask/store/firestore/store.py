@@ -8,18 +8,20 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from google.cloud.firestore_v1 import DELETE_FIELD
 from google.cloud.firestore_v1.base_batch import BaseWriteBatch
 
-from oncetask.clock import StoreClock, SystemClock
+from oncetask.clock import StoreClock, SystemClock, from_micros
 from oncetask.errors import StoreUnavailable
 from oncetask.store import TaskFilter, TaskStore, Written
+from oncetask.store.document import ABSENT, encode_changes
 from oncetask.store.firestore import queries
 from oncetask.store.firestore.commit import AtomicCommit
 from oncetask.store.firestore.connection import Connection
 from oncetask.store.firestore.rpc import RpcCounter
 from oncetask.store.firestore.session import Session
 from oncetask.store.firestore.stats import count_by_kind
-from oncetask.store.firestore.watches import watch_due, watch_task
+from oncetask.store.firestore.watches import watch_due, watch_tasks
 from oncetask.store.firestore.writes import Write, change, creation, document_of, removal, tried
 
 if TYPE_CHECKING:
@@ -128,21 +130,23 @@ class FirestoreStore(TaskStore):
         async with self._use() as session:
             return await session.write([partial(change, session.names, one) for one in transitions])
 
-    async def commit(self, transition: Transition, creates: Sequence[Task], batch: object | None) -> Written:
+    async def commit(
+        self, transitions: Sequence[Transition], creates: Sequence[Task], batch: object | None
+    ) -> list[Written]:
         """Send one atomic commit."""
         async with self._use() as session:
-            writes = [tried(partial(change, session.names, transition))]
+            writes = [tried(partial(change, session.names, transition)) for transition in transitions]
             writes += [tried(partial(creation, session.names, task)) for task in creates]
             for write in writes:
                 if isinstance(write, Written):
-                    return write
-            changed, *created = (write for write in writes if isinstance(write, Write))
+                    return [write] * len(transitions)
+            built = [write for write in writes if isinstance(write, Write)]
             commit = AtomicCommit(
                 session.rpc,
                 clock=self.clock,
                 read=session.read,
-                change=changed,
-                creations=created,
+                changes=built[: len(transitions)],
+                creations=built[len(transitions) :],
                 others=_writes_of(batch),
             )
             return await commit.run(session.retrier)
@@ -181,9 +185,9 @@ class FirestoreStore(TaskStore):
         """Listen to one query for each 30 kinds, and merge."""
         return watch_due(self._opened, kinds, limit=limit, after=after)
 
-    def watch_task(self, task_id: str) -> AbstractAsyncContextManager[Feed[Task | None]]:
-        """Listen to one document."""
-        return watch_task(self._opened, task_id)
+    def watch_tasks(self, task_ids: Sequence[str]) -> AbstractAsyncContextManager[Feed[list[Task | None]]]:
+        """Listen to the documents, as one target."""
+        return watch_tasks(self._opened, task_ids)
 
     def new_batch(self) -> Any:
         """Give a write batch of Google's library."""
@@ -193,8 +197,23 @@ class FirestoreStore(TaskStore):
 
     def create_in(self, batch: Any, task: Task) -> None:
         """Add the creation of a task to a transaction or batch of the caller's own client."""
-        reference = batch._client.document(f"oncetask/{self.env}/onceTasks/{task.id}")  # noqa: SLF001  # no public name
-        batch.create(reference, document_of(task))  # never set(): a task that exists would start over
+        batch.create(
+            self._reference(batch, task.id), document_of(task)
+        )  # never set(): one that exists would start over
+
+    def change_in(self, batch: Any, transitions: Sequence[Transition]) -> None:
+        """Add the changed fields, each document on the version that they were decided from."""
+        for transition in transitions:
+            before, fields = transition.before, encode_changes(transition.changes)
+            batch.update(
+                self._reference(batch, before.id),
+                {name: DELETE_FIELD if value is ABSENT else value for name, value in fields.items()},
+                option=batch._client.write_option(last_update_time=from_micros(before.version)),  # noqa: SLF001  # as below
+            )
+
+    def _reference(self, batch: Any, task_id: str) -> Any:
+        """Name a document for the client that the caller's transaction or batch belongs to."""
+        return batch._client.document(f"oncetask/{self.env}/onceTasks/{task_id}")  # noqa: SLF001  # no public name
 
     @asynccontextmanager
     async def _use(self) -> AsyncIterator[Session]:

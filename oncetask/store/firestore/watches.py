@@ -1,4 +1,4 @@
-"""What the store watches: the head of the due line, and single tasks."""
+"""What the store watches: the head of the due line, and tasks by id."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from google.cloud.firestore_v1.types import firestore as messages
 
+from oncetask.clock import from_micros
 from oncetask.store import Feed
 from oncetask.store.firestore import queries
-from oncetask.store.firestore.codec import read_document
+from oncetask.store.firestore.codec import micros, read_document
 from oncetask.store.firestore.listen import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 
     from oncetask.store import Cursor
     from oncetask.store.firestore.session import Session
     from oncetask.task import Task
 
-__all__ = ["watch_due", "watch_task"]
+__all__ = ["watch_due", "watch_tasks"]
 
 _Target: Any = messages.Target.pb()
 
@@ -50,19 +51,35 @@ async def watch_due(
 
 
 @asynccontextmanager
-async def watch_task(opened: Callable[[], Awaitable[Session]], task_id: str) -> AsyncIterator[Feed[Task | None]]:
-    """Watch one document."""
+async def watch_tasks(
+    opened: Callable[[], Awaitable[Session]], task_ids: Sequence[str]
+) -> AsyncIterator[Feed[list[Task | None]]]:
+    """Watch documents by name: one target, however many."""
     session = await opened()
-    feed: Feed[Task | None] = Feed()
+    feed: Feed[list[Task | None]] = Feed()
+    names = [session.names.task(task_id) for task_id in task_ids]
+    known: dict[str, Task] = {}
 
     def deliver(documents: list[Any], read_time: Any) -> None:
-        tasks = [read_document(session.names, document, read_time=read_time) for document in documents]
-        feed.put(tasks[0] if tasks else None)
+        nonlocal known
+        known = {
+            document.name: _read(session, document, read_time, known=known.get(document.name)) for document in documents
+        }
+        feed.put([known.get(name) for name in names])
 
     request = _Target()
-    request.documents.documents.append(session.names.task(task_id))
-    async with _watched(session, Watch([request], deliver=deliver, fail=feed.fail)):
+    request.documents.documents.extend(dict.fromkeys(names))
+    if not names:
+        feed.put([])
+    async with _watched(session, Watch([request] if names else [], deliver=deliver, fail=feed.fail)):
         yield feed
+
+
+def _read(session: Session, document: Any, read_time: Any, *, known: Task | None) -> Task:
+    """Read a document; one whose version is known is not decoded again, since a hundred of them may be watched."""
+    if known is not None and known.version == micros(document.update_time):
+        return known.evolve(read_at=from_micros(micros(read_time)))
+    return read_document(session.names, document, read_time=read_time)
 
 
 @asynccontextmanager

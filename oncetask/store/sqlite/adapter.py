@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
-import logging
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import quote
 
-from oncetask.clock import Clock, StoreClock, SystemClock, to_micros
+from oncetask.clock import Clock, StoreClock, SystemClock
 from oncetask.errors import OncetaskError, StoreUnavailable, Unsupported
 from oncetask.store import Cursor, Feed, TaskFilter, TaskStore, Written
 from oncetask.store.sqlite.bell import Bell, FileBell
 from oncetask.store.sqlite.connection import Connection, Transaction
-from oncetask.store.sqlite.schema import COLUMNS, insert_row, task_of, update_of
+from oncetask.store.sqlite.reading import Reader
+from oncetask.store.sqlite.schema import insert_row, update_of
+from oncetask.store.sqlite.watches import Watches
 from oncetask.task import Task, TaskStatus
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from oncetask.lifecycle import Transition
@@ -31,18 +30,7 @@ __all__ = ["SqliteStore"]
 T = TypeVar("T")
 
 _CHUNK = 500
-_FAR = 2**62  # no instant lies behind it
-_SELECT = f"SELECT {COLUMNS} FROM tasks WHERE env = ?"  # noqa: S608  # names of ours
-_LATER_SECONDS = 1.0
 _UNFIT = (TypeError, ValueError, OverflowError, RecursionError)  # what encoding a value raises; not the disk's errors
-_STATUS = """
-    CASE WHEN outcome IN ('completed', 'failed', 'cancelled', 'expired') THEN 'done-' || outcome
-         WHEN leaseOwner IS NOT NULL AND leasedUntil > :now THEN 'leased'
-         WHEN isCancelled THEN 'cancellation-pending'
-         WHEN dueAt > :now THEN 'waiting'
-         ELSE 'pending' END
-"""  # as Task.status_at says; the contract suite holds the two together
-_log = logging.getLogger("oncetask")
 
 
 class SqliteStore(TaskStore):
@@ -57,8 +45,9 @@ class SqliteStore(TaskStore):
         self.clock = StoreClock(self._machine)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._reader = Reader(env, self.clock)
         self._connection: Connection
-        self._bell: Bell
+        self._watches: Watches
 
     async def open(self) -> None:
         """Open the file on this loop, once."""
@@ -82,12 +71,13 @@ class SqliteStore(TaskStore):
 
     async def _open(self) -> None:
         try:
-            self._bell = Bell() if self._path == ":memory:" else FileBell(self._path)
+            bell = Bell() if self._path == ":memory:" else FileBell(self._path)
         except OSError as error:
             msg = f"SQLite store {self._path!r} cannot be opened: {error.strerror} (does its folder exist?)"
             raise StoreUnavailable(msg) from error
-        self._connection = Connection(self._path, self._machine, self._bell)
+        self._connection = Connection(self._path, self._machine, bell)
         await self._connection.open()
+        self._watches = Watches(bell, self._connection, self._reader)
 
     async def aclose(self) -> None:
         """Close the file; the next use opens it again."""
@@ -104,7 +94,7 @@ class SqliteStore(TaskStore):
         if opening is None or not opening.done() or opening.cancelled() or opening.exception() is not None:
             return None
         self._connection.end()
-        self._bell.deafen()
+        self._watches.end()
         return self._connection
 
     async def create(self, tasks: Sequence[Task]) -> list[Written]:
@@ -121,19 +111,13 @@ class SqliteStore(TaskStore):
 
     async def get(self, task_ids: Sequence[str]) -> list[Task | None]:
         """Read by id."""
-
-        def read(sql: sqlite3.Connection) -> list[Task | None]:
-            now = self._read_at()
-            rows = (sql.execute(f"{_SELECT} AND id = ?", (self.env, i)).fetchone() for i in task_ids)
-            return [None if row is None else task_of(row, now) for row in rows]
-
-        return await self._read(read)
+        return await self._read(lambda sql: self._reader.get(sql, task_ids))
 
     async def due(
         self, kinds: Collection[str], *, now: datetime, limit: int, after: Cursor | None = None
     ) -> list[Task]:
-        """Merge the lines of the kinds; each is an index that is read only as far as the merge goes."""
-        return await self._read(lambda sql: self._line(sql, kinds, to_micros(now), limit, after))
+        """Merge the lines of the kinds."""
+        return await self._read(lambda sql: self._reader.due(sql, kinds, now=now, limit=limit, after=after))
 
     async def apply(self, transitions: Sequence[Transition]) -> list[Written]:
         """Update where the version is still the one that the change came from."""
@@ -141,24 +125,27 @@ class SqliteStore(TaskStore):
             return []
         return await self._write(lambda tx: [self._update(tx, t) for t in transitions])
 
-    async def commit(self, transition: Transition, creates: Sequence[Task], batch: object | None) -> Written:
+    async def commit(
+        self, transitions: Sequence[Transition], creates: Sequence[Task], batch: object | None
+    ) -> list[Written]:
         """Update and insert in one transaction."""
         if batch is not None:
             self._no_batch()
 
-        def write(tx: Transaction) -> Written:
-            written = self._update(tx, transition)
-            for task in creates if written.applied else ():
+        def write(tx: Transaction) -> list[Written]:
+            written = [self._update(tx, transition) for transition in transitions]
+            for one in written:
+                if not one.applied:
+                    raise _Undone(one.error)
+            for task in creates:
                 if error := self._insert(tx, task).error:
-                    raise error
+                    raise _Undone(error)
             return written
 
         try:
             return await self._write(write)
-        except StoreUnavailable:
-            raise
-        except OncetaskError as error:  # rolled back, for the sake of the one part that does not fit
-            return Written(error=error)
+        except _Undone as undone:
+            return [Written(error=undone.error)] * len(transitions)
 
     async def delete(self, tasks: Sequence[Task]) -> list[Written]:
         """Delete where the version is still the one that was read."""
@@ -177,53 +164,30 @@ class SqliteStore(TaskStore):
 
     async def find(self, which: TaskFilter, *, limit: int, after: str | None = None) -> list[Task]:
         """Read in the order of ids."""
-        where, values = _where(which)
-        query = f"{_SELECT}{where} AND id > ? ORDER BY id LIMIT ?"
-
-        def read(sql: sqlite3.Connection) -> list[Task]:
-            now = self._read_at()
-            return [task_of(row, now) for row in sql.execute(query, (self.env, *values, after or "", limit))]
-
-        return await self._read(read)
+        return await self._read(lambda sql: self._reader.find(sql, which, limit=limit, after=after))
 
     async def count(self, which: TaskFilter) -> int:
         """Count, generators left out."""
-        where, values = _where(which)
-        query = f"SELECT count(*) FROM tasks WHERE env = ? AND recurrence IS NULL{where}"  # noqa: S608  # ours
-        return await self._read(lambda sql: int(sql.execute(query, (self.env, *values)).fetchone()[0]))
+        return await self._read(lambda sql: self._reader.count(sql, which))
 
     async def stats(self) -> Mapping[str, Mapping[TaskStatus, int]]:
         """Count by kind and status in one query."""
-        query = f"SELECT kind, {_STATUS}, count(*) FROM tasks WHERE env = :env GROUP BY 1, 2"  # noqa: S608  # ours
-
-        def read(sql: sqlite3.Connection) -> dict[str, dict[TaskStatus, int]]:
-            counts: dict[str, dict[TaskStatus, int]] = {}
-            for kind, status, n in sql.execute(query, {"now": to_micros(self._read_at()), "env": self.env}):
-                counts.setdefault(str(kind), {})[TaskStatus(status)] = n
-            return counts
-
-        return await self._read(read)
+        return await self._read(self._reader.stats)
 
     @asynccontextmanager
     async def watch_due(
         self, kinds: Collection[str], *, limit: int, after: Cursor | None = None
     ) -> AsyncIterator[Feed[list[Task]]]:
-        """Read the beginning of the line again after each commit of anybody."""
-        async with self._watch(
-            lambda: self._read(lambda sql: self._line(sql, kinds, _FAR, limit, after)),
-            lambda tasks: [(task.id, task.version) for task in tasks],
-        ) as feed:
+        """Look at the beginning of the line again after commits of anybody."""
+        await self.open()
+        async with self._watches.line(kinds, limit=limit, after=after) as feed:
             yield feed
 
     @asynccontextmanager
-    async def watch_task(self, task_id: str) -> AsyncIterator[Feed[Task | None]]:
-        """Read the task again after each commit of anybody."""
-
-        async def read() -> Task | None:
-            (task,) = await self.get([task_id])
-            return task
-
-        async with self._watch(read, lambda task: task and task.version) as feed:
+    async def watch_tasks(self, task_ids: Sequence[str]) -> AsyncIterator[Feed[list[Task | None]]]:
+        """Look at the tasks again after commits of anybody."""
+        await self.open()
+        async with self._watches.tasks(task_ids) as feed:
             yield feed
 
     def new_batch(self) -> NoReturn:
@@ -231,6 +195,10 @@ class SqliteStore(TaskStore):
         self._no_batch()
 
     def create_in(self, batch: Any, task: Task) -> NoReturn:  # noqa: ARG002  # the port's signature
+        """There is no transaction of Firestore's to join."""
+        self._no_batch()
+
+    def change_in(self, batch: Any, transitions: Sequence[Transition]) -> NoReturn:  # noqa: ARG002  # as above
         """There is no transaction of Firestore's to join."""
         self._no_batch()
 
@@ -245,9 +213,6 @@ class SqliteStore(TaskStore):
     async def _write(self, job: Callable[[Transaction], T]) -> T:
         await self.open()
         return await self._connection.write(job)
-
-    def _read_at(self) -> datetime:
-        return self.clock.now().earliest
 
     def _insert(self, tx: Transaction, task: Task) -> Written:
         try:
@@ -278,65 +243,12 @@ class SqliteStore(TaskStore):
             return _impossible(error)
         return Written(tx.version) if changed.rowcount else Written()
 
-    def _line(
-        self, sql: sqlite3.Connection, kinds: Collection[str], until: int, limit: int, after: Cursor | None
-    ) -> list[Task]:
-        query = f"SELECT dueAt, {COLUMNS} FROM tasks WHERE env = ? AND kind = ? AND dueAt <= ? AND (dueAt, id) > (?, ?)"  # noqa: S608  # names of ours
-        start = (-_FAR, "") if after is None else (to_micros(after.due_at), after.task_id)
-        lines = [
-            sql.execute(f"{query} ORDER BY dueAt, id LIMIT ?", (self.env, kind, until, *start, limit))
-            for kind in set(kinds)
-        ]
-        merged = heapq.merge(*lines, key=lambda row: row[:2])
-        now = self._read_at()
-        return [task_of(row[1:], now) for row in itertools.islice(merged, limit)]
 
-    @asynccontextmanager
-    async def _watch(self, read: Callable[[], Awaitable[T]], mark: Callable[[T], object]) -> AsyncIterator[Feed[T]]:
-        await self.open()
-        bell, changed, feed = self._bell, asyncio.Event(), Feed[T]()
-        bell.listen(changed.set)  # before the first look, so that nothing falls between the two
-        following = asyncio.create_task(_follow(feed, changed, read, mark))
-        try:
-            yield feed
-        finally:
-            bell.ignore(changed.set)
-            following.cancel()
-            await asyncio.wait({following})
-
-
-async def _follow(
-    feed: Feed[T], changed: asyncio.Event, read: Callable[[], Awaitable[T]], mark: Callable[[T], object]
-) -> None:
-    seen: object = object()
-    while True:
-        changed.clear()
-        try:
-            value = await read()
-        except StoreUnavailable:
-            _log.exception("cannot look at what changed; trying again in %s s", _LATER_SECONDS)
-            await asyncio.sleep(_LATER_SECONDS)
-            continue
-        if (now := mark(value)) != seen:
-            seen = now
-            feed.put(value)
-        await changed.wait()
+class _Undone(Exception):  # rolls a transaction back, for the sake of the one part that does not fit
+    def __init__(self, error: OncetaskError | None) -> None:
+        super().__init__()
+        self.error = error
 
 
 def _impossible(error: Exception) -> Written:
     return Written(error=OncetaskError(f"SQLite cannot hold this task: {error}"))
-
-
-def _where(which: TaskFilter) -> tuple[str, list[object]]:
-    equal = {
-        "kind": which.kind,
-        "resourceKey": which.resource_key,
-        "owner": which.owner,
-        "parentRecurrenceId": which.parent,
-        "outcome": None if which.outcome is None else which.outcome.value,
-    }
-    given = {name: value for name, value in equal.items() if value is not None}
-    clauses = [f" AND {name} = ?" for name in given]
-    if which.done is not None:
-        clauses.append(f" AND outcome IS {'NOT ' if which.done else ''}NULL")
-    return "".join(clauses), list(given.values())

@@ -51,10 +51,6 @@ class Bell:
         """Stop calling `ear`."""
         self._ears.discard(ear)
 
-    def deafen(self) -> None:
-        """Stop calling anybody; on the loop."""
-        self._ears.clear()
-
     def close(self) -> None:
         """Let go of files, once nothing rings any more; from any thread."""
 
@@ -88,13 +84,6 @@ class FileBell(Bell):
         """Stop calling `ear`, and stop watching after the last one."""
         super().ignore(ear)
         if not self._ears and self._stop is not None:
-            self._stop()
-            self._stop = None
-
-    def deafen(self) -> None:
-        """Stop calling anybody, and stop watching."""
-        super().deafen()
-        if self._stop is not None:
             self._stop()
             self._stop = None
 

@@ -97,6 +97,7 @@ class Answer:
 
 
 Cli = Callable[..., Answer]
+Person = Callable[..., list[str]]
 
 
 @pytest.fixture
@@ -152,6 +153,24 @@ def foreign(place: FilePlace) -> Callable[[Mapping[str, Mapping[str, Any]]], Non
             asyncio.run(place.put(documents))
 
     return put
+
+
+@pytest.fixture
+def person(monkeypatch: pytest.MonkeyPatch) -> Person:
+    """Sits somebody at the terminal, who answers every question the same; gives the questions."""
+
+    def sit(*, says_yes: bool) -> list[str]:
+        asked: list[str] = []
+
+        def answer(question: str, **_: object) -> bool:
+            asked.append(question)
+            return says_yes
+
+        monkeypatch.setattr("oncetask.cli.consent.has_somebody_to_ask", lambda: True)
+        monkeypatch.setattr("typer.confirm", answer)
+        return asked
+
+    return sit
 
 
 @pytest.fixture

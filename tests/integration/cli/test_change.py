@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from oncetask import Payload, SyncClient, TaskNotFound
-from tests.integration.cli.conftest import Cli
+from tests.integration.cli.conftest import Cli, Person
 from tests.integration.cli.test_tasks import FAILED, Foreign
 
 
@@ -73,18 +73,11 @@ def test_delete_without_anybody_to_ask_is_refused(cli: Cli, client: SyncClient, 
     assert client.stats().total() == 1
 
 
-@pytest.mark.parametrize(("reply", "code"), [("y", 0), ("n", 1)])
-def test_delete_asks(cli: Cli, client: SyncClient, monkeypatch: pytest.MonkeyPatch, reply: str, code: int) -> None:
+@pytest.mark.parametrize(("says_yes", "code"), [(True, 0), (False, 1)])
+def test_delete_asks(cli: Cli, client: SyncClient, person: Person, says_yes: bool, code: int) -> None:
     """At a terminal it asks, and does as it is told."""
     client.enqueue(Greet(), task_id="t")
-    asked: list[str] = []
-
-    def answer(question: str, **_: object) -> bool:
-        asked.append(question)
-        return reply == "y"
-
-    monkeypatch.setattr("oncetask.cli.change.has_somebody_to_ask", lambda: True)
-    monkeypatch.setattr("typer.confirm", answer)
+    asked = person(says_yes=says_yes)
     assert cli("delete", "t").code == code
     assert asked == ["Delete 1 task for good?"]
     if code:

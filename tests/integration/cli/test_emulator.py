@@ -39,7 +39,7 @@ def test_the_demo_runs_and_cleans_up(oncetask: Oncetask, folder: Path, project_i
 
 
 def test_a_task_can_be_followed(oncetask: Oncetask, project_id: str) -> None:
-    """Enqueue, list, show, stats, doctor and delete agree about a task."""
+    """Enqueue, list, show, stats, doctor, cancel and delete agree about a task."""
     enqueued = oncetask("enqueue", "greet", '{"name": "Ada"}', "--task-id", "greet:1")
     assert (enqueued.returncode, enqueued.stdout) == (0, "greet:1\n")
     assert enqueued.stderr.startswith(f"created: firestore://{project_id} ")
@@ -50,5 +50,21 @@ def test_a_task_can_be_followed(oncetask: Oncetask, project_id: str) -> None:
     health = json.loads(oncetask("doctor", "--json").stdout)
     assert (health["ok"], health["scanned"]) == (True, 1)
     assert abs(health["clockOffsetSeconds"]) < 5
+    cancelled = oncetask("cancel", "greet:1")
+    assert (cancelled.returncode, cancelled.stdout) == (0, "cancelled 1 task\n")
+    assert oncetask("cancel", "greet:1").stderr == "error: cancelled already: greet:1 (cancellation-pending)\n"
     assert oncetask("delete", "greet:1", "--yes").returncode == 0
     assert oncetask("show", "greet:1").stderr == "error: no task has the id 'greet:1' in this environment\n"
+
+
+def test_many_are_cancelled_at_once(oncetask: Oncetask) -> None:
+    """A resource key and a kind mean the same tasks on Firestore: each open one is cancelled once."""
+    for task_id, key in (("a", "ada"), ("b", "ada"), ("c", "bob")):
+        assert oncetask("enqueue", "greet", "{}", "--task-id", task_id, "--resource-key", key).returncode == 0
+    answers = [
+        oncetask("cancel", "--resource-key", "ada", "--json"),
+        oncetask("cancel", "--kind", "other", "--resource-key", "bob", "--json"),
+        oncetask("cancel", "--all-of-kind", "greet", "--yes", "--json"),
+    ]
+    assert [json.loads(answer.stdout)["cancelled"] for answer in answers] == [2, 0, 1]
+    assert oncetask("list", "--status", "cancellation-pending", "--ids").stdout == "a\nb\nc\n"

@@ -21,7 +21,7 @@ from tests.integration.firestore.support import (
     refuse_all,
     stored,
 )
-from tests.support import a_task
+from tests.support import a_task, commit_one
 
 pytestmark = pytest.mark.emulator
 
@@ -38,7 +38,7 @@ async def test_all_of_it(store: FirestoreStore, native: AsyncClient) -> None:
     done = completed(await running(store))
     batch = store.new_batch()
     batch.set(native.document("users/1"), {"greeted": True})
-    written = await store.commit(done, [a_task("next")], batch)
+    written = await commit_one(store, done, [a_task("next")], batch)
     assert written.version == (await read(store, "next")).version == (await read(store, "greet:1")).version
     assert (await native.document("users/1").get()).to_dict() == {"greeted": True}
 
@@ -47,7 +47,7 @@ async def test_new_task_exists(store: FirestoreStore) -> None:
     """New tasks that exist already are left out; the rest is stored."""
     done = completed(await running(store))
     await stored(store, a_task("exists", owner="first"))
-    assert (await store.commit(done, [a_task("exists", owner="second"), a_task("next")], None)).applied
+    assert (await commit_one(store, done, [a_task("exists", owner="second"), a_task("next")], None)).applied
     assert (await read(store, "exists")).owner == "first"
     assert (await read(store, "next")).id == "next"
 
@@ -58,7 +58,7 @@ async def test_refused(store: FirestoreStore, native: AsyncClient) -> None:
     await store.apply([completed(task)])
     batch = store.new_batch()
     batch.set(native.document("users/1"), {"greeted": True})
-    assert await store.commit(completed(task), [a_task("next")], batch) == Written()
+    assert await commit_one(store, completed(task), [a_task("next")], batch) == Written()
     assert await store.get(["next"]) == [None]
     assert not (await native.document("users/1").get()).exists
 
@@ -69,7 +69,7 @@ async def test_lost_answer(store: FirestoreStore, native: AsyncClient) -> None:
     batch = store.new_batch()
     batch.create(native.document("users/1"), {})
     lose_answer(store, "commit")
-    written = await store.commit(done, [a_task("next")], batch)
+    written = await commit_one(store, done, [a_task("next")], batch)
     assert written.version == (await read(store, "greet:1")).version
     assert (await read(store, "next")).id == "next"
 
@@ -80,7 +80,7 @@ async def test_users_write_refused(store: FirestoreStore, native: AsyncClient) -
     await native.document("users/1").set({})
     batch = store.new_batch()
     batch.create(native.document("users/1"), {})
-    written = await store.commit(completed(task), [a_task("next")], batch)
+    written = await commit_one(store, completed(task), [a_task("next")], batch)
     assert isinstance(written.error, OncetaskError)
     assert "handler's batch" in str(written.error)
     assert (await read(store, task.id)).outcome is None
@@ -91,14 +91,14 @@ async def test_users_write_of_missing_document(store: FirestoreStore, native: As
     """An update of a document that is not there is the handler's fault, too."""
     batch = store.new_batch()
     batch.update(native.document("users/nobody"), {"x": 1})
-    written = await store.commit(completed(await running(store)), [], batch)
+    written = await commit_one(store, completed(await running(store)), [], batch)
     assert "handler's batch" in str(written.error)
 
 
 async def test_too_large(store: FirestoreStore) -> None:
     """A commit with a document that Firestore does not take is an error of this commit."""
     task = await running(store)
-    written = await store.commit(completed(task), [a_task("big", data={"text": "x" * 1_100_000})], None)
+    written = await commit_one(store, completed(task), [a_task("big", data={"text": "x" * 1_100_000})], None)
     assert isinstance(written.error, PayloadTooLarge)
     assert (await read(store, task.id)).outcome is None
 
@@ -106,7 +106,7 @@ async def test_too_large(store: FirestoreStore) -> None:
 async def test_unwritable_value(store: FirestoreStore) -> None:
     """A new task with a value that no Firestore document can hold is an error of this commit."""
     task = await running(store)
-    written = await store.commit(completed(task), [a_task("bad", owner="half a surrogate \ud800")], None)
+    written = await commit_one(store, completed(task), [a_task("bad", owner="half a surrogate \ud800")], None)
     assert written.error is not None
     assert (await read(store, task.id)).outcome is None
 
@@ -116,8 +116,8 @@ async def test_store_down(make_store: MakeStore) -> None:
     store = make_store(patience=0.2)
     task = await running(store)
     refuse_all(store, "commit", failing("Commit"))
-    with pytest.raises(StoreUnavailable, match="committing a task failed"):
-        await store.commit(completed(task), [], None)
+    with pytest.raises(StoreUnavailable, match="committing tasks failed"):
+        await commit_one(store, completed(task), [], None)
 
 
 async def test_contention(store: FirestoreStore) -> None:
@@ -131,5 +131,5 @@ async def test_contention(store: FirestoreStore) -> None:
         raise failing("Commit", grpc.StatusCode.ABORTED)
 
     rpc.commit = abort  # type: ignore[method-assign]  # the server's doing
-    assert (await store.commit(completed(task), [], None)).applied
+    assert (await commit_one(store, completed(task), [], None)).applied
     assert (await read(store, task.id)).outcome is Outcome.COMPLETED

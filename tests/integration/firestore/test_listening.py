@@ -15,6 +15,7 @@ from oncetask.errors import StoreUnavailable
 from oncetask.lifecycle import renew
 from oncetask.store.document import encode
 from oncetask.store.firestore import FirestoreStore
+from oncetask.task import Task
 from tests.integration.firestore.conftest import MakeStore
 from tests.integration.firestore.proxy import Proxy
 from tests.integration.firestore.support import after, failing, read, session_of, soon, stored, until
@@ -39,16 +40,21 @@ def open_streams(store: FirestoreStore) -> list[Any]:
     return calls
 
 
+def _version(tasks: list[Task | None]) -> int | None:
+    (task,) = tasks
+    return None if task is None else task.version
+
+
 async def test_one_stream(store: FirestoreStore) -> None:
     """All that is watched is on one stream, which ends with the last watch."""
     calls = open_streams(store)
     async with AsyncExitStack() as stack:
-        feeds = [await stack.enter_async_context(store.watch_task(f"t{n}")) for n in range(20)]
+        feeds = [await stack.enter_async_context(store.watch_tasks([f"t{n}"])) for n in range(20)]
         line = await stack.enter_async_context(store.watch_due(["greet"], limit=5))
-        assert [await soon(feed) for feed in feeds] == [None] * 20
+        assert [await soon(feed) for feed in feeds] == [[None]] * 20
         assert await soon(line) == []
         await store.create([a_task("t7")])
-        found = await until(feeds[7], bool)
+        (found,) = await until(feeds[7], any)
         assert found is not None
         assert found.version == (await read(store, "t7")).version
         assert [task.id for task in await until(line, bool)] == ["t7"]
@@ -57,22 +63,37 @@ async def test_one_stream(store: FirestoreStore) -> None:
     assert session_of(store).listener._task is None
 
 
+async def test_one_target(store: FirestoreStore) -> None:
+    """Tasks that are watched together are one target, each document named once."""
+    async with store.watch_tasks(["b", "a", "b"]) as feed:
+        assert await soon(feed) == [None] * 3
+        (target,) = session_of(store).listener._targets.values()
+        assert [name.rpartition("/")[2] for name in target.request.documents.documents] == ["b", "a"]
+
+
+async def test_no_tasks(store: FirestoreStore) -> None:
+    """Watching no tasks opens no stream."""
+    async with store.watch_tasks([]) as feed:
+        assert await soon(feed) == []
+    assert "Listen" not in store.counters.rpcs
+
+
 async def test_opens_again(store: FirestoreStore) -> None:
     """A watch after the last one opens the stream again."""
     for task_id in ("a", "b"):
-        async with store.watch_task(task_id) as feed:
-            assert await soon(feed) is None
+        async with store.watch_tasks([task_id]) as feed:
+            assert await soon(feed) == [None]
     assert store.counters.rpcs["Listen"] == 2
 
 
 async def test_broken_stream(store: FirestoreStore) -> None:
     """A stream that breaks is opened again, with everything that is watched; what changed meanwhile is told."""
     calls = open_streams(store)
-    async with store.watch_task("a") as one, store.watch_due(["greet"], limit=5) as line:
-        assert (await soon(one), await soon(line)) == (None, [])
+    async with store.watch_tasks(["a"]) as one, store.watch_due(["greet"], limit=5) as line:
+        assert (await soon(one), await soon(line)) == ([None], [])
         calls[0]._call.cancel()
         await store.create([a_task("a")])
-        found = await until(one, bool)
+        (found,) = await until(one, any)
         assert found is not None
         assert found.id == "a"
         assert [task.id for task in await until(line, bool)] == ["a"]
@@ -82,10 +103,10 @@ async def test_broken_stream(store: FirestoreStore) -> None:
 async def test_fresh_value_after_break(store: FirestoreStore) -> None:
     """After a break the state is told again, also where it is the same."""
     calls = open_streams(store)
-    async with store.watch_task("a") as feed:
-        assert await soon(feed) is None
+    async with store.watch_tasks(["a"]) as feed:
+        assert await soon(feed) == [None]
         calls[0]._call.cancel()
-        assert await soon(feed) is None
+        assert await soon(feed) == [None]
 
 
 async def test_broken_connection(make_store: MakeStore, emulator_host: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,13 +115,13 @@ async def test_broken_connection(make_store: MakeStore, emulator_host: str, monk
         monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", proxy.host)
         store = make_store()
         task = await stored(store, a_task("a"))
-        async with store.watch_task("a") as feed:
+        async with store.watch_tasks(["a"]) as feed:
             await soon(feed)
             proxy.cut()
             change = renew(task, until=at(5))
             (written,) = await store.apply([change])
             assert written.version is not None
-            assert await until(feed, lambda found: found is not None and found.version == written.version)
+            assert await until(feed, lambda found: _version(found) == written.version)
         await store.aclose()
 
 
@@ -135,10 +156,10 @@ async def test_rubbish_does_not_silence(store: FirestoreStore, native: AsyncClie
 async def test_other_writes_are_silent(store: FirestoreStore) -> None:
     """What does not change the head of the line is not told."""
     await store.create([a_task("first", wait_until=at(-10))])
-    async with store.watch_due(["greet"], limit=1) as line, store.watch_task("later") as later:
+    async with store.watch_due(["greet"], limit=1) as line, store.watch_tasks(["later"]) as later:
         await soon(line)
         await store.create([a_task("later"), a_task("another", kind="sync")])
-        await until(later, bool)
+        await until(later, any)
         await store.create([a_task("head", wait_until=at(-20))])
         assert [task.id for task in await soon(line)] == ["head"]
 
@@ -146,17 +167,17 @@ async def test_other_writes_are_silent(store: FirestoreStore) -> None:
 async def test_deleted(store: FirestoreStore) -> None:
     """A task that was deleted is told as None."""
     task = await stored(store, a_task("a"))
-    async with store.watch_task("a") as feed:
-        assert (await until(feed, bool)) is not None
+    async with store.watch_tasks(["a"]) as feed:
+        await until(feed, any)
         await store.delete([task])
-        assert await soon(feed) is None
+        assert await soon(feed) == [None]
 
 
 async def test_read_at(store: FirestoreStore) -> None:
     """What is told is as of the snapshot, which is not before the write."""
     task = await stored(store, a_task("a"))
-    async with store.watch_task("a") as feed:
-        found = await soon(feed)
+    async with store.watch_tasks(["a"]) as feed:
+        (found,) = await soon(feed)
     assert found is not None
     assert found.version == task.version
     assert found.read_at > T0.replace(year=2020)
@@ -174,17 +195,17 @@ async def test_permission(store: FirestoreStore) -> None:
         yield
 
     listener._open_stream = refused
-    async with store.watch_task("a") as feed:
+    async with store.watch_tasks(["a"]) as feed:
         with pytest.raises(StoreUnavailable, match=r"roles/datastore\.user"):
             await soon(feed)
     listener._open_stream = open_stream
-    async with store.watch_task("a") as feed:
-        assert await soon(feed) is None
+    async with store.watch_tasks(["a"]) as feed:
+        assert await soon(feed) == [None]
 
 
 async def test_closed_while_watched(store: FirestoreStore) -> None:
     """Closing the store ends its watches loudly, and leaves no task behind."""
-    async with store.watch_task("a") as feed:
+    async with store.watch_tasks(["a"]) as feed:
         await soon(feed)
         await store.aclose()
         with pytest.raises(StoreUnavailable, match="closed while it was watched"):
@@ -197,7 +218,7 @@ async def test_cancelled_watcher(store: FirestoreStore) -> None:
     watching = asyncio.Event()
 
     async def watch() -> None:
-        async with store.watch_task("a") as feed:
+        async with store.watch_tasks(["a"]) as feed:
             await feed.get()
             watching.set()
             await feed.get()
@@ -215,9 +236,9 @@ async def test_cancelled_watcher(store: FirestoreStore) -> None:
 async def test_many_changes(store: FirestoreStore) -> None:
     """Of many changes in a row the last one is told in any case."""
     task = await stored(store, a_task("a"))
-    async with store.watch_task("a") as feed:
+    async with store.watch_tasks(["a"]) as feed:
         for second in range(50):
             change = renew(task, until=at(second))
             (written,) = await store.apply([change])
             task = after(change, written)
-        await until(feed, lambda found: found is not None and found.version == task.version)
+        await until(feed, lambda found: _version(found) == task.version)

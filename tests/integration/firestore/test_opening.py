@@ -169,8 +169,8 @@ async def test_advice(
 async def test_own_client(project_id: str, native: AsyncClient) -> None:
     """A client that was passed in is used, and left open."""
     store = FirestoreStore(client=native, env="test")
-    async with store.watch_task("greet:1") as feed:
-        assert await soon(feed) is None
+    async with store.watch_tasks(["greet:1"]) as feed:
+        assert await soon(feed) == [None]
     await store.create([a_task()])
     assert session_of(store).client is native
     await store.aclose()

@@ -32,6 +32,14 @@ class Patient(Payload, kind="patient"):
     number: int
 
 
+class Guarded(Payload, kind="guarded"):
+    """Runs until it is cancelled, and has something to clean up."""
+
+
+class GuardedThread(Guarded, kind="guarded-thread"):
+    """The same in a thread."""
+
+
 def note(line: object) -> None:
     """Append a line to the witness file; appends of one line are atomic."""
     with Path(sys.argv[1]).open("a") as witness:
@@ -57,6 +65,32 @@ async def wait(ctx: Context, patient: Patient) -> None:
     """Wait to be told to stop."""
     note(patient.number)
     await ctx.wait_aborted()
+
+
+@app.handler(Guarded, timeout=60)
+async def guard(ctx: Context, _: Guarded) -> None:
+    """Wait for the end, and say why it came."""
+    note("guarding")
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        note(f"stopped-{ctx.abort_reason}")
+        raise
+
+
+@app.handler(GuardedThread, timeout=60)
+def guard_in_a_thread(ctx: Context, _: GuardedThread) -> None:
+    """Look at the signal, and say why it came."""
+    note("guarding")
+    ctx.wait_aborted_sync()
+    note(f"stopped-{ctx.abort_reason}")
+
+
+@app.cancellation_handler(GuardedThread, retry=FixedDelay(5, 0.05))
+@app.cancellation_handler(Guarded, retry=FixedDelay(5, 0.05))
+async def clean_up(ctx: Context, _: Guarded) -> None:
+    """Say that it ran."""
+    note(f"cleanup-{ctx.attempt}")
 
 
 async def main() -> None:

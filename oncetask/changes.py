@@ -1,0 +1,116 @@
+"""Changing tasks from outside: cancel, reset, delete; one or thousands, each on the version it was decided from."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from oncetask import lifecycle
+from oncetask.clock import Now
+from oncetask.lifecycle import Transition
+from oncetask.payload import check_task_id
+from oncetask.task import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from oncetask.store import TaskFilter, TaskStore, Written
+    from oncetask.telemetry import Telemetry
+
+__all__ = ["Changes", "Event"]
+
+_CHUNK = 500
+
+_Change = Callable[[Sequence[Task]], Awaitable[tuple[int, list[str]]]]
+
+
+class Event(Protocol):
+    """One of `lifecycle`'s events that come from outside; None: it does not apply to this task."""
+
+    def __call__(self, task: Task, /, *, now: Now) -> Transition | None:
+        """Make the transition."""
+
+
+class Changes:
+    """What a client does to tasks, and how it counts that."""
+
+    def __init__(self, store: TaskStore, telemetry: Telemetry) -> None:
+        """Work on an opened or unopened store; what was done is told to `telemetry`."""
+        self._store = store
+        self._telemetry = telemetry
+
+    async def by_ids(self, ids: Iterable[str], event: Event) -> int:
+        """Apply an event to the tasks of these ids; counts those that it changed.
+
+        Raises ValueError for what cannot be an id, after the others.
+        """
+        return await self._each_by_id(ids, lambda tasks: self._change_once(tasks, event))
+
+    async def of(self, tasks: Sequence[Task], event: Event) -> int:
+        """Apply an event to tasks that were just read; counts those that it changed."""
+        changed, again = await self._change_once(tasks, event)
+        return changed + (await self.by_ids(again, event) if again else 0)
+
+    async def all(self, which: TaskFilter, event: Event) -> int:
+        """Apply an event to all tasks that a filter finds; counts those that it changed."""
+        changed, after, full = 0, None, True
+        while full:
+            found = await self._store.find(which, limit=_CHUNK, after=after)
+            changed += await self.of(found, event)
+            full, after = len(found) == _CHUNK, found[-1].id if found else None
+        return changed
+
+    async def delete_by_ids(self, ids: Iterable[str]) -> int:
+        """Delete the tasks of these ids that nobody runs; counts them. Bad ids: as in `by_ids`."""
+        return await self._each_by_id(ids, self._delete_once)
+
+    async def _each_by_id(self, ids: Iterable[str], change: _Change) -> int:
+        """Count what changes; a task that somebody else changed meanwhile is read and judged again."""
+        changed, (left, unfit) = 0, _sorted_out(ids)
+        while left:
+            chunk, left = left[:_CHUNK], left[_CHUNK:]
+            number, again = await change([task for task in await self._store.get(chunk) if task is not None])
+            changed += number
+            left += again
+        if unfit:
+            more = f" and {len(unfit) - 1} more" if len(unfit) > 1 else ""
+            msg = f"ids must not hold {unfit[0]}{more}; {changed} of the others were changed as asked"
+            raise ValueError(msg)
+        return changed
+
+    async def _change_once(self, tasks: Sequence[Task], event: Event) -> tuple[int, list[str]]:
+        """Apply an event to tasks as they were read; how many it changed, and the ids of those to be read again."""
+        now = await self._store.now()
+        transitions = [made for task in tasks if (made := event(task, now=now)) is not None]
+        written = await self._store.apply(transitions)
+        for transition, one in zip(transitions, written, strict=True):
+            if one.applied:
+                self._telemetry.changed(transition)
+        return _counted([t.before for t in transitions], written)
+
+    async def _delete_once(self, tasks: Sequence[Task]) -> tuple[int, list[str]]:
+        now = await self._store.now()
+        free = [task for task in tasks if lifecycle.may_delete(task, now)]
+        return _counted(free, await self._store.delete(free))
+
+
+def _counted(tasks: Sequence[Task], written: Sequence[Written]) -> tuple[int, list[str]]:
+    for one in written:
+        if one.error is not None:
+            raise one.error
+    refused = [task.id for task, one in zip(tasks, written, strict=True) if not one.applied]
+    return len(tasks) - len(refused), refused
+
+
+def _sorted_out(ids: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Give the ids, each once, and what is wrong with those that are none."""
+    if isinstance(ids, str):
+        msg = f"ids must be several ids, not the single text {ids!r}"
+        raise TypeError(msg)
+    fit, unfit = dict[str, None](), list[str]()
+    for task_id in ids:
+        try:
+            fit[check_task_id(task_id)] = None
+        except (TypeError, ValueError) as error:
+            unfit.append(f"{task_id!r} ({error})")
+    return list(fit), unfit

@@ -1,0 +1,64 @@
+"""What a worker writes last about a task that it ran: `lifecycle`'s answer to how the attempt ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from oncetask import lifecycle
+from oncetask.claims import elapsed
+from oncetask.execution import Completed, Ended, Failed, Interrupted, Snoozed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from oncetask.app import Handler
+    from oncetask.clock import Now
+    from oncetask.lifecycle import Transition
+    from oncetask.task import Task
+
+__all__ = ["ending"]
+
+
+def ending(ended: Ended, handler: Handler, now: Callable[[], Now]) -> Callable[[Task], Transition]:
+    """Give what makes the transition of each task that took part, from its newest record.
+
+    `now` is asked whenever one is made, since a refused write is decided anew later.
+    """
+    cleanup = handler.has_cleanup
+    match ended:
+        case Completed(result):
+            return lambda task: lifecycle.complete(task, result=result, now=now(), has_cleanup=cleanup)
+        case Failed(error):
+            backoff = _Backoff(ended, handler)
+            return lambda task: lifecycle.fail(
+                task, error, delay=backoff.delay(task, now()), now=now(), has_cleanup=cleanup
+            )
+        case Snoozed(delay):
+            return lambda task: lifecycle.snooze(task, delay=delay, now=now(), has_cleanup=cleanup)
+        case Interrupted("cancelled", ended=False):
+            return lifecycle.abandon
+        case Interrupted(ended=False):
+            return lifecycle.give_back_attempt
+        case Interrupted():
+            return lambda task: lifecycle.give_back(task, now=now(), has_cleanup=cleanup)
+
+
+class _Backoff:
+    """The wait after a failed attempt: for each task by its own attempts, and drawn once for those of a batch."""
+
+    def __init__(self, failed: Failed, handler: Handler) -> None:
+        self._failed = failed
+        self._handler = handler
+        self._drawn: float | None = None
+
+    def delay(self, task: Task, now: Now) -> float | None:
+        """Give the seconds until the next attempt; None: there is none left."""
+        failed = self._failed
+        if failed.final:
+            return None
+        delay = self._handler.called_for(task).retry.next_delay(
+            attempt=lifecycle.attempt_of(task), elapsed=elapsed(task, now), error=failed.error, after=failed.after
+        )
+        if delay is not None and self._drawn is None:
+            self._drawn = delay
+        return None if delay is None else self._drawn

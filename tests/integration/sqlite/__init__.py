@@ -1,0 +1,1 @@
+"""The SQLite adapter, where the contract does not see it."""
