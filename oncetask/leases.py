@@ -17,7 +17,7 @@ from oncetask import lifecycle
 from oncetask.errors import LeaseLost, OncetaskError, StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from typing import Any
 
     from oncetask.context import AbortReason
@@ -57,28 +57,29 @@ class Lease:
         What runs for longer than a moment is watched for cancels. Shorter ones learn of it when they write.
         """
         loop = asyncio.get_running_loop()
-        timers: list[asyncio.TimerHandle] = []
-        tasks: set[asyncio.Task[None]] = set()
+        keepers: set[asyncio.Task[None]] = set()
 
-        def later(delay: float, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
-            timers.append(loop.call_later(delay, lambda: tasks.add(loop.create_task(job()))))
+        def start() -> None:
+            keepers.add(loop.create_task(self._renew(renewed - first)))
+            if not any(map(lifecycle.is_cleanup, self.tasks)):  # a cleanup is not stopped by a cancel any more
+                keepers.add(loop.create_task(self._watch()))
 
+        renewed = self._duration.total_seconds() * _RENEWED_AT
+        first = min(_WATCHED_AFTER_SECONDS, renewed)
+        timer = loop.call_later(first, start)
         self._stop = stop
-        later(self._duration.total_seconds() * _RENEWED_AT, self._renew_for_ever)
-        if not any(map(lifecycle.is_cleanup, self.tasks)):  # a cleanup is not stopped by a cancel any more
-            later(_WATCHED_AFTER_SECONDS, self._watch)
         try:
             yield
-            async with self._writing:  # a renewal on its way has to arrive before the next write
-                pass
+            if self._writing.locked():  # a renewal on its way has to arrive before the next write
+                async with self._writing:
+                    pass
         finally:
             self._stop = _ignore
-            for timer in timers:
-                timer.cancel()
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                await asyncio.wait(tasks)
+            timer.cancel()
+            for keeper in keepers:
+                keeper.cancel()
+            if keepers:
+                await asyncio.wait(keepers)
 
     async def write(
         self,
@@ -161,12 +162,14 @@ class Lease:
         _log.warning("the store is unavailable, the lease of task %s lasts: %s", names, error)
         await asyncio.sleep(_BREATH_SECONDS)
 
-    async def _renew_for_ever(self) -> None:
-        now, pause = self._store.clock.now, self._duration.total_seconds() * _RENEWED_AT
+    async def _renew(self, pause: float) -> None:
+        """Renew for ever, the first time after `pause` seconds."""
+        now = self._store.clock.now
         try:
             while True:
-                await self.write(lambda task: lifecycle.renew(task, until=now().latest + self._duration))
                 await asyncio.sleep(pause)
+                await self.write(lambda task: lifecycle.renew(task, until=now().latest + self._duration))
+                pause = self._duration.total_seconds() * _RENEWED_AT
         except OncetaskError as lost:
             _log.warning("the lease of task %s could not be renewed: %s", ", ".join(self._ids), lost)
             self._stop("lease-lost")

@@ -99,15 +99,19 @@ class Telemetry:
 
     def _count(self, transition: Transition) -> None:
         event, before, after = transition.event, transition.before, transition.after
-        kind = {"oncetask.kind": after.kind}
         if event == "cancel-requested":
-            self._cancelled.add(1, kind)
+            self._cancelled.add(1, {"oncetask.kind": after.kind})
         if (result := _RESULTS.get(event)) is not None:
-            phase = "cleanup" if is_cleanup(before) else "run"
-            more = {"error.type": after.errors[-1].type} if result in _WITH_ERROR and after.errors else {}
-            self._attempts.add(1, {**kind, "oncetask.phase": phase, "oncetask.result": result, **more})
+            attributes = {
+                "oncetask.kind": after.kind,
+                "oncetask.phase": "cleanup" if is_cleanup(before) else "run",
+                "oncetask.result": result,
+            }
+            if result in _WITH_ERROR and after.errors:
+                attributes["error.type"] = after.errors[-1].type
+            self._attempts.add(1, attributes)
         if after.outcome is not None and before.outcome is None:
-            outcome = {**kind, "oncetask.outcome": after.outcome.value}
-            self._done.add(1, outcome)
+            ended = {"oncetask.kind": after.kind, "oncetask.outcome": after.outcome.value}
+            self._done.add(1, ended)
             if after.cancelled_at is not None and after.done_at is not None:
-                self._cancel_duration.record((after.done_at - after.cancelled_at).total_seconds(), outcome)
+                self._cancel_duration.record((after.done_at - after.cancelled_at).total_seconds(), ended)

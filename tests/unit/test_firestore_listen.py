@@ -95,10 +95,11 @@ class Stream:
 class Other:
     """The other end of all streams, and a watcher of one target."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_emulator: bool = False) -> None:
         self.streams: asyncio.Queue[Stream] = asyncio.Queue()
         self.told: asyncio.Queue[Any] = asyncio.Queue()
-        self.listener = Listener(self._open, explain=lambda error: StoreUnavailable(str(error)))
+        explain = lambda error: StoreUnavailable(str(error))  # noqa: E731  # one line says it
+        self.listener = Listener(self._open, explain=explain, on_emulator=on_emulator)
 
     @contextmanager
     def _open(self) -> Iterator[Any]:
@@ -283,3 +284,64 @@ async def test_refused_stream(other: Other) -> None:
     assert isinstance(await other.next(), StoreUnavailable)
     await settle()
     await current(other, "b")
+
+
+class TestOnTheEmulator:
+    """Targets are added one after the other, and each a second time."""
+
+    @pytest.fixture
+    async def other(self, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Other]:
+        """The other end of an emulator's listener, whose second look comes at once."""
+        monkeypatch.setattr("oncetask.store.firestore.listen._SECOND_LOOK_SECONDS", 0)
+        other = Other(on_emulator=True)
+        yield other
+        await other.listener.aclose()
+
+    async def test_one_unanswered_target_at_a_time(self, other: Other) -> None:
+        """The next target is added when the one before is answered."""
+        for _ in range(3):
+            other.watch()
+        stream = await other.stream()
+        first = await stream.asked()
+        await settle()
+        assert stream.sent.empty()
+        stream.change(Change.CURRENT, first)
+        assert await stream.asked() != first
+        await settle()
+        assert stream.sent.empty()
+
+    async def test_one_that_goes_unanswered_makes_room(self, other: Other) -> None:
+        """Who stops watching before the answer does not keep the next one waiting; one never added is not removed."""
+        gone, also_gone, kept = other.watch(), other.watch(), other.watch()
+        stream = await other.stream()
+        first = await stream.asked()
+        await other.listener.remove(also_gone)
+        await other.listener.remove(gone)
+        sent = [await stream.sent.get(), await stream.sent.get()]
+        assert sent[0] == {"remove_target": first}
+        assert sent[1]["add_target"].target_id != first
+        assert stream.sent.empty()
+        await other.listener.remove(kept)
+
+    async def test_a_second_look_waits_for_its_turn(self, other: Other) -> None:
+        """Until it is added again a target is followed; then what comes for the old number is ignored."""
+        other.watch()
+        other.watch()
+        stream = await other.stream()
+        first = await stream.asked()
+        stream.document("a", 1, first)
+        stream.change(Change.CURRENT, first)
+        stream.snapshot()
+        assert await other.next() == ["a"]
+        second = await stream.asked()
+        stream.document("b", 1, first)  # while its second look waits for the answer of the other
+        stream.snapshot()
+        assert await other.next() == ["a", "b"]
+        stream.change(Change.CURRENT, second)
+        assert (await stream.sent.get()) == {"remove_target": first}
+        again = await stream.asked()
+        stream.document("old", 1, first)
+        stream.document("c", 1, again)
+        stream.change(Change.CURRENT, again)
+        stream.snapshot()
+        assert await other.next() == ["c"]

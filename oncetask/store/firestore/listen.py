@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ __all__ = ["Listener", "Watch"]
 
 _Change: Pb = messages.TargetChange.pb()
 _ANSWER_SECONDS = 5.0
+_MOST_UNANSWERED = 100
 _SECOND_LOOK_SECONDS = 0.5
 _log = logging.getLogger("oncetask.store")
 
@@ -86,20 +88,24 @@ class Listener:
         open_stream: Callable[[], AbstractContextManager[ListenCall]],
         *,
         explain: Callable[[RpcFailed], StoreUnavailable],
-        ask_twice: bool = False,
+        on_emulator: bool = False,
     ) -> None:
         """`explain` makes the error of a stream that cannot be had.
 
-        `ask_twice`: for the emulator, which loses a commit that falls between its reading of a target and its
-        following it, and whose stream may fall silent then. Half a second after its first answer each target is
-        added once more: that finds what was lost, and a silent stream does not answer it.
+        The emulator loses a commit that falls between its reading of a target and its following it, and its stream may
+        break or fall silent when targets are added side by side. So there they are added one after the other, and half
+        a second after its first answer each is added once more: that finds what was lost, and a silent stream does not
+        answer it.
         """
         self._open_stream = open_stream
         self._explain = explain
-        self._ask_twice = ask_twice
+        self._ask_twice = on_emulator
+        self._at_once = 1 if on_emulator else _MOST_UNANSWERED
         self._call: ListenCall | None = None
         self._ids = itertools.count(1)
         self._targets: dict[int, _Target] = {}
+        self._waiting: deque[int] = deque()
+        self._unanswered: set[int] = set()
         self._outbox: asyncio.Queue[dict[str, Any]] | None = None
         self._task: asyncio.Task[None] | None = None
         self._breaks = 0
@@ -133,12 +139,30 @@ class Listener:
     def _add(self, target: _Target) -> None:
         target_id = next(self._ids)
         self._targets[target_id] = target
-        if self._outbox is not None:
-            self._ask(self._outbox, target_id, target)
+        self._waiting.append(target_id)
+        self._ask()
 
-    def _ask(self, outbox: asyncio.Queue[dict[str, Any]], target_id: int, target: _Target) -> None:
-        outbox.put_nowait({"add_target": _numbered(target.request, target_id)})
-        asyncio.get_running_loop().call_later(_ANSWER_SECONDS, self._insist, outbox, target_id)
+    def _ask(self) -> None:
+        """Add the targets that wait, as many as may be unanswered at a time."""
+        while self._outbox is not None and self._waiting and len(self._unanswered) < self._at_once:
+            target_id = self._waiting.popleft()
+            target = self._targets.get(target_id)
+            if target is None:
+                continue
+            if target.current:  # its second time
+                self._outbox.put_nowait({"remove_target": target_id})
+                del self._targets[target_id]
+                target_id = next(self._ids)
+                target.forget()
+                self._targets[target_id] = target
+            self._unanswered.add(target_id)
+            self._outbox.put_nowait({"add_target": _numbered(target.request, target_id)})
+            asyncio.get_running_loop().call_later(_ANSWER_SECONDS, self._insist, self._outbox, target_id)
+
+    def _ask_again(self, target_id: int) -> None:
+        """Add a target once more; it is followed until its turn comes."""
+        self._waiting.append(target_id)
+        self._ask()
 
     def _insist(self, outbox: asyncio.Queue[dict[str, Any]], target_id: int) -> None:
         """Break a stream that has not answered, so that another one is opened."""
@@ -148,9 +172,15 @@ class Listener:
 
     def _drop(self, target_id: int) -> _Target | None:
         target = self._targets.pop(target_id, None)
-        if target is not None and self._outbox is not None:
+        if target is not None and self._outbox is not None and (target.current or target_id in self._unanswered):
             self._outbox.put_nowait({"remove_target": target_id})
+        self._settle(target_id)
         return target
+
+    def _settle(self, target_id: int) -> None:
+        """Go on with the next target: this one is answered, or nobody wants it any more."""
+        self._unanswered.discard(target_id)
+        self._ask()
 
     def _start_over(self, target_id: int) -> None:
         """Ask for everything that matches again; what still comes for the old number is ignored."""
@@ -175,10 +205,12 @@ class Listener:
     async def _converse(self) -> None:
         """Hold one stream until it breaks, which raises RpcFailed."""
         self._outbox = asyncio.Queue()
-        for target_id, target in self._targets.items():
+        for target in self._targets.values():
             target.watch.forget()
             target.asked_again = False
-            self._ask(self._outbox, target_id, target)
+        self._unanswered.clear()
+        self._waiting = deque(self._targets)
+        self._ask()
         with self._open_stream() as call:
             self._call = call
             writer = asyncio.create_task(_send_all(call, self._outbox), name="oncetask-listen-send")
@@ -230,9 +262,10 @@ class Listener:
         if target is None:
             return
         target.current = True
+        self._settle(target_id)
         if self._ask_twice and not target.asked_again:
             target.asked_again = True
-            asyncio.get_running_loop().call_later(_SECOND_LOOK_SECONDS, self._start_over, target_id)
+            asyncio.get_running_loop().call_later(_SECOND_LOOK_SECONDS, self._ask_again, target_id)
 
     def _removed(self, change: Pb) -> None:
         """The server took a target away: without being asked to where we still know it."""
@@ -245,6 +278,7 @@ class Listener:
                 self._start_over(target_id)
             else:
                 del self._targets[target_id]
+                self._settle(target_id)
                 target.watch.fail(self._explain(error))
 
     def _forget_document(self, name: str, target_ids: Iterable[int]) -> None:

@@ -58,7 +58,7 @@ class Session:
         sender = BatchWriter(self.rpc, retrier=self.retrier, clock=clock, where=where, read=self.read)
         self._commits = GroupCommit(sender.send)
         explain = partial(unavailable, doing="listening", where=where)
-        self.listener = Listener(self.rpc.listen, explain=explain, ask_twice=connection.on_emulator)
+        self.listener = Listener(self.rpc.listen, explain=explain, on_emulator=connection.on_emulator)
 
     async def learn_time(self) -> None:
         """Read something, so that the clock is known, and with it whether the database can be used at all."""

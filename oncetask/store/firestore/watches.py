@@ -54,7 +54,7 @@ async def watch_due(
 async def watch_tasks(
     opened: Callable[[], Awaitable[Session]], task_ids: Sequence[str]
 ) -> AsyncIterator[Feed[list[Task | None]]]:
-    """Watch documents by name: one target, however many."""
+    """Watch documents by name, each with a target: of several in one the emulator sends all when one has changed."""
     session = await opened()
     feed: Feed[list[Task | None]] = Feed()
     names = [session.names.task(task_id) for task_id in task_ids]
@@ -67,11 +67,14 @@ async def watch_tasks(
         }
         feed.put([known.get(name) for name in names])
 
-    request = _Target()
-    request.documents.documents.extend(dict.fromkeys(names))
+    requests = []
+    for name in dict.fromkeys(names):
+        request = _Target()
+        request.documents.documents.append(name)
+        requests.append(request)
     if not names:
         feed.put([])
-    async with _watched(session, Watch([request] if names else [], deliver=deliver, fail=feed.fail)):
+    async with _watched(session, Watch(requests, deliver=deliver, fail=feed.fail)):
         yield feed
 
 
