@@ -181,7 +181,7 @@ class App:
         with its own count of attempts; left out, the handler's policy. The kind's handler has to be in the same App,
         registered before or after. Raises HandlerAlreadyRegistered where the kind has a cancellation handler.
         """
-        kind = kind_of(payload_type)
+        kind = _check_payload_type(payload_type)
         limit = None if timeout is None else seconds("timeout", timeout)
         policy = _check_retry(retry)
 
@@ -272,7 +272,7 @@ class App:
         concurrency: int | None,
         max_batch: int | None = None,
     ) -> Callable[[F], F]:
-        kind = kind_of(payload_type)
+        kind = _check_payload_type(payload_type)
         if concurrency is not None:
             _check_count("concurrency", concurrency)
         limit = self._timeout if timeout is None else seconds("timeout", timeout)
@@ -297,6 +297,14 @@ class App:
         if kind in self.kinds():
             msg = f"kind {kind!r} has a handler already in app {self.name!r}: one kind, one handler"
             raise HandlerAlreadyRegistered(msg)
+
+
+def _check_payload_type(payload_type: type[Payload]) -> str:
+    """Check that something is a Payload class with a kind, and give that."""
+    if not isinstance(payload_type, type):
+        msg = f"a handler is registered for a Payload class, not for {payload_type!r}"
+        raise TypeError(msg)
+    return kind_of(payload_type)
 
 
 def _check_count(name: str, value: int) -> None:

@@ -13,7 +13,7 @@ from oncetask.client import Client
 from oncetask.clock import Duration, seconds
 from oncetask.enqueueing import EnqueueOptions, new_task
 from oncetask.errors import LeaseLost, OncetaskError, TaskAborted, TaskTimeout
-from oncetask.lifecycle import attempt_of
+from oncetask.lifecycle import attempt_of, is_cleanup
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
@@ -181,11 +181,13 @@ class Context:
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
         """A logger that names the task in every line, and in `extra` for structured logs."""
-        extra = {"task_id": self.task_id, "kind": self.kind, "attempt": self.attempt}
+        cleanup = is_cleanup(self.task)
+        extra = {"task_id": self.task_id, "kind": self.kind, "attempt": self.attempt, "cleanup": cleanup}
         return _TaskLogger(logging.getLogger(f"oncetask.task.{self.kind}"), extra)
 
 
 class _TaskLogger(logging.LoggerAdapter[logging.Logger]):
     def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> tuple[object, MutableMapping[str, Any]]:
         extra = {**(self.extra or {}), **(kwargs.get("extra") or {})}
-        return f"[{extra['kind']} {extra['task_id']} #{extra['attempt']}] {msg}", {**kwargs, "extra": extra}
+        phase = "cleanup " if extra["cleanup"] else ""
+        return f"[{extra['kind']} {extra['task_id']} {phase}#{extra['attempt']}] {msg}", {**kwargs, "extra": extra}

@@ -19,28 +19,25 @@ if TYPE_CHECKING:
 __all__ = ["ending"]
 
 
-def ending(ended: Ended, handler: Handler, now: Callable[[], Now]) -> Callable[[Task], Transition]:
-    """Give what makes the transition of each task that took part, from its newest record.
-
-    `now` is asked whenever one is made, since a refused write is decided anew later.
-    """
+def ending(ended: Ended, handler: Handler) -> Callable[[Task, Now], Transition]:
+    """Give what makes the transition of each task that took part, from its newest record and the store's time."""
     cleanup = handler.has_cleanup
     match ended:
         case Completed(result):
-            return lambda task: lifecycle.complete(task, result=result, now=now(), has_cleanup=cleanup)
+            return lambda task, now: lifecycle.complete(task, result=result, now=now, has_cleanup=cleanup)
         case Failed(error):
-            backoff = _Backoff(ended, handler)
-            return lambda task: lifecycle.fail(
-                task, error, delay=backoff.delay(task, now()), now=now(), has_cleanup=cleanup
+            backoff, alive = _Backoff(ended, handler), not ended.ended
+            return lambda task, now: lifecycle.fail(
+                task, error, delay=backoff.delay(task, now), now=now, has_cleanup=cleanup, is_alive=alive
             )
         case Snoozed(delay):
-            return lambda task: lifecycle.snooze(task, delay=delay, now=now(), has_cleanup=cleanup)
+            return lambda task, now: lifecycle.snooze(task, delay=delay, now=now, has_cleanup=cleanup)
         case Interrupted("cancelled", ended=False):
-            return lifecycle.abandon
+            return lambda task, _: lifecycle.abandon(task)
         case Interrupted(ended=False):
-            return lifecycle.give_back_attempt
+            return lambda task, _: lifecycle.give_back_attempt(task)
         case Interrupted():
-            return lambda task: lifecycle.give_back(task, now=now(), has_cleanup=cleanup)
+            return lambda task, now: lifecycle.give_back(task, now=now, has_cleanup=cleanup)
 
 
 class _Backoff:

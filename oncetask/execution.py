@@ -54,11 +54,15 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The attempt failed. `final`: no policy is asked. `after`: the wait that the handler asked for, in seconds."""
+    """The attempt failed. `final`: no policy is asked. `after`: the wait that the handler asked for, in seconds.
+
+    `ended`: the handler did stop; else it was abandoned, still running.
+    """
 
     error: Exception
     final: bool = False
     after: float | None = None
+    ended: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,12 +213,8 @@ class Execution:
             return lambda: self._handler.middlewares[place](self._context, entered(place + 1))
 
         try:
-            with self._telemetry.attempt(self._context.task) as span:
-                try:
-                    return await entered(0)()
-                finally:
-                    if self._signal.reason is not None:
-                        span.set_attribute("oncetask.abort_reason", self._signal.reason)
+            with self._telemetry.attempt(self._context.tasks, lambda: self._signal.reason):
+                return await entered(0)()
         except (Exception, asyncio.CancelledError):
             raise
         except BaseException as error:  # SystemExit and the like would end the worker and everybody's tasks
@@ -248,7 +248,8 @@ class Execution:
             where = (self._context.kind, self._context.task_id)
             _log.warning("handler of kind %s raised when told to stop, task %s", *where, exc_info=raised)
         if reason == "timeout":
-            return Failed(TaskTimeout(f"the attempt reached its time limit of {self._to_call.limit:g} s"))
+            timeout = TaskTimeout(f"the attempt reached its time limit of {self._to_call.limit:g} s")
+            return Failed(timeout, ended=ended)
         return Interrupted(reason, ended)
 
     def _completed(self, returned: object) -> Ended:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from typing import Any
 
+    from oncetask.clock import Now
     from oncetask.context import AbortReason
     from oncetask.lifecycle import Transition
     from oncetask.store import TaskStore, Written
@@ -83,11 +84,13 @@ class Lease:
 
     async def write(
         self,
-        event: Callable[[Task], Transition],
+        event: Callable[[Task, Now], Transition],
         staged: Sequence[Task] = (),
         batch: Any = None,  # the store's own
     ) -> list[Transition]:
         """Write what `event` makes of the newest records; with it new tasks and the user's writes, or nothing of it.
+
+        All members of a batch see the same time, so that they are due together again.
 
         Gives what was stored; members of a batch that were lost are left out. Raises LeaseLost where nothing is held
         any more, or the error of a write that is impossible.
@@ -96,7 +99,8 @@ class Lease:
             stored: list[Transition] = []
             left = list(self._held)
             while left:
-                transitions = [event(self._held[task_id]) for task_id in left]
+                now = self._store.clock.now()
+                transitions = [event(self._held[task_id], now) for task_id in left]
                 try:
                     written = await self._send(transitions, staged, batch)
                     stored += self._applied(transitions, written)
@@ -112,9 +116,8 @@ class Lease:
             return stored
 
     async def _send(self, transitions: list[Transition], staged: Sequence[Task], batch: Any) -> list[Written]:
-        """Send what belongs together in one commit: the success of a batch, and what was staged with a success."""
-        together = staged or batch is not None or len(transitions) > 1
-        if together and any(map(lifecycle.takes_staged, transitions)):
+        """Send what was staged in one commit with the success; without it each write stands for itself."""
+        if (staged or batch is not None) and any(map(lifecycle.takes_staged, transitions)):
             return await self._store.commit(transitions, staged, batch)
         return await self._store.apply(transitions)
 
@@ -164,11 +167,10 @@ class Lease:
 
     async def _renew(self, pause: float) -> None:
         """Renew for ever, the first time after `pause` seconds."""
-        now = self._store.clock.now
         try:
             while True:
                 await asyncio.sleep(pause)
-                await self.write(lambda task: lifecycle.renew(task, until=now().latest + self._duration))
+                await self.write(lambda task, now: lifecycle.renew(task, until=now.latest + self._duration))
                 pause = self._duration.total_seconds() * _RENEWED_AT
         except OncetaskError as lost:
             _log.warning("the lease of task %s could not be renewed: %s", ", ".join(self._ids), lost)

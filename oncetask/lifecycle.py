@@ -36,6 +36,7 @@ __all__ = [
     "is_cleanup",
     "is_overtaken",
     "may_delete",
+    "present_for",
     "realign",
     "reject",
     "release",
@@ -92,7 +93,7 @@ def triage(task: Task, now: Now, *, has_cleanup: bool = False) -> Step:  # noqa:
         return Step.REALIGN
     if due is None:
         return Step.LEAVE
-    if due > (now.latest if task.lease_owner is None else now.earliest):
+    if due > present_for(task, now):
         return Step.LEAVE
     if task.lease_owner is not None and not is_overtaken(task):
         return Step.RESCUE
@@ -115,6 +116,11 @@ def due_at(task: Task) -> datetime | None:
     if task.deadline is not None and not task.is_cancelled:
         due = min(due, task.deadline)
     return due if task.leased_until is None else max(due, task.leased_until)
+
+
+def present_for(task: Task, now: Now) -> datetime:
+    """Give the bound of the present that decides about this task: lenient where it is free, strict where it is held."""
+    return now.earliest if _may_still_run(task) else now.latest
 
 
 def holds(task: Task | None, lease_id: str) -> bool:
@@ -186,10 +192,21 @@ def complete(task: Task, *, result: object, now: Now, has_cleanup: bool = False)
     return _end("completed", task, Outcome.COMPLETED, now, result=result, progress=None)
 
 
-def fail(task: Task, error: BaseException, *, delay: float | None, now: Now, has_cleanup: bool = False) -> Transition:
-    """Record a failed attempt: back to the line after `delay` seconds, or done-failed where that is None."""
+def fail(
+    task: Task,
+    error: BaseException,
+    *,
+    delay: float | None,
+    now: Now,
+    has_cleanup: bool = False,
+    is_alive: bool = False,
+) -> Transition:
+    """Record a failed attempt: back to the line after `delay` seconds, or done-failed where that is None.
+
+    `is_alive`: the handler ignores its time limit and runs on, so no cleanup may start beside it.
+    """
     if is_overtaken(task):
-        return release(task, now=now, has_cleanup=has_cleanup)
+        return abandon(task) if is_alive else release(task, now=now, has_cleanup=has_cleanup)
     event = "cleanup-" if task.is_cancelled else ""
     errors = _with_error(task, error, now)
     if delay is None:
@@ -290,11 +307,18 @@ def reset(task: Task, *, now: Now) -> Transition | None:
 
 def may_delete(task: Task, now: Now) -> bool:
     """A task that somebody holds is not deleted under his hands: cancel it first."""
-    return task.outcome is not None or task.lease_owner is None or _lapsed(task, now)
+    lapsed = task.leased_until is None or task.leased_until <= now.earliest
+    return task.outcome is not None or lapsed or not _may_still_run(task)
 
 
-def _lapsed(task: Task, now: Now) -> bool:
-    return task.leased_until is None or task.leased_until <= now.earliest
+def _may_still_run(task: Task) -> bool:
+    """Tell whether the lease on a task is somebody's: its owner's, or an abandoned handler's.
+
+    What a rescue leaves behind is nobody's, and a cancel clears that; so only `abandon` leaves one before the first
+    attempt at the cleanup.
+    """
+    abandoned = task.leased_until is not None and task.is_cancelled and not is_cleanup(task)
+    return task.lease_owner is not None or abandoned
 
 
 def _transition(event: str, task: Task, **changes: Any) -> Transition:  # values of Task's fields

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from oncetask.errors import StoreUnavailable
-from oncetask.lifecycle import Step, triage
+from oncetask.lifecycle import Step, present_for, triage
 from oncetask.store import Cursor, Feed
 from oncetask.task import NO_WAIT
 
@@ -195,6 +195,8 @@ class DueLine:
         self._buffer = deque(due)
         if len(due) == _DOORBELL_WIDTH:
             self._dry_kinds = frozenset()  # there may be more behind these
+        if any(batch_of(task, self._handlers[task.kind]) is not None for task in due):
+            self._dry_kinds, self._buffer = frozenset(), deque()  # there may be more that belongs with them
 
     def _due_in_front(self) -> list[Task]:
         now = self._store.clock.now()
@@ -239,6 +241,5 @@ def _wait(task: Task, now: Now) -> float | None:
     """Give the seconds until `triage` would not leave this task alone; None: time does not change its mind."""
     if task.due_at is None:
         return None
-    bound = now.earliest if task.lease_owner is not None else now.latest
-    wait = (task.due_at - bound).total_seconds()
+    wait = (task.due_at - present_for(task, now)).total_seconds()
     return wait if wait > 0 else None

@@ -122,6 +122,9 @@ class Payload(BaseModel):
             )
             msg = f"data does not fit {cls.__name__} (kind {cls.kind!r}): {problems}"
             raise InvalidPayload(msg) from error
+        except Exception as error:  # a validator is user code and may raise anything
+            msg = f"data does not fit {cls.__name__} (kind {cls.kind!r}): {type(error).__name__}: {error}"
+            raise InvalidPayload(msg) from error
 
 
 def kind_of(kind: str | type[Payload]) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from oncetask.app import Handler
     from oncetask.client import Client
+    from oncetask.clock import Now
     from oncetask.context import AbortReason
     from oncetask.errors import InvalidPayload
     from oncetask.lifecycle import Transition
@@ -140,22 +141,21 @@ class Run:
         """Begin the cleanup of a task whose handler was stopped."""
         (task,) = self._lease.tasks
         seconds = lease_seconds(task, self._handler, self._around.longest_lease)
-        clock = self._around.client.store.clock
         (begun,) = await self._write(
-            lambda task: lifecycle.clean_up(task, until=clock.now().latest + timedelta(seconds=seconds))
+            lambda task, now: lifecycle.clean_up(task, until=now.latest + timedelta(seconds=seconds))
         )
         self._begin([begun.after], [payload_of(self._handler, begun.after)])
         return True
 
     async def _record(self, ended: Ended) -> None:
         """Write how the attempt ended, upon the newest records."""
-        event = ending(ended, self._handler, self._around.client.store.clock.now)
+        event = ending(ended, self._handler)
         if isinstance(ended, Completed):
             await self._write(event, ended.staged, ended.batch)
         else:
             await self._write(event)
 
-    async def _write(self, event: Callable[[Task], Transition], *staged: Any) -> list[Transition]:
+    async def _write(self, event: Callable[[Task, Now], Transition], *staged: Any) -> list[Transition]:
         stored = await self._lease.write(event, *staged)
         for transition in stored:
             self._around.note(transition.after.id, transition.after.version)

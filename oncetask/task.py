@@ -89,11 +89,7 @@ class TaskError:
     @classmethod
     def of(cls, error: BaseException, *, at: datetime, attempt: int) -> Self:
         """Make the entry for an error, whatever its `__str__` does; a long message is cut."""
-        try:
-            message = str(error)
-        except Exception as broken:  # noqa: BLE001  # __str__ is user code, and this failure has to be recorded
-            message = f"(no message: its __str__ raised {type(broken).__name__})"
-        return cls.noted(type(error).__name__, message, at=at, attempt=attempt)
+        return cls.noted(type(error).__name__, _text(error), at=at, attempt=attempt)
 
     @classmethod
     def noted(cls, name: str, message: str, *, at: datetime, attempt: int) -> Self:
@@ -102,6 +98,17 @@ class TaskError:
         if len(raw) <= _LONGEST_MESSAGE_BYTES:
             return cls(at, attempt, name, raw.decode())
         return cls(at, attempt, name, raw[: _LONGEST_MESSAGE_BYTES - 3].decode("utf-8", "ignore") + "…")
+
+
+def _text(error: BaseException) -> str:
+    """Give an error's message; a group's with those of its members, which say what was wrong."""
+    try:
+        text = str(error)
+    except Exception as broken:  # noqa: BLE001  # __str__ is user code, and this failure has to be recorded
+        text = f"(no message: its __str__ raised {type(broken).__name__})"
+    if isinstance(error, BaseExceptionGroup):
+        text += ": " + "; ".join(f"{type(member).__name__}: {_text(member)}" for member in error.exceptions)
+    return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,18 +14,20 @@ Metrics, all with `oncetask.kind`:
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from opentelemetry import metrics, trace
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import SpanKind, StatusCode
 
+from oncetask.errors import Snooze
 from oncetask.lifecycle import attempt_of, is_cleanup
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterator, Sequence
 
     from opentelemetry.metrics import MeterProvider
-    from opentelemetry.trace import Span, TracerProvider
+    from opentelemetry.trace import TracerProvider
 
     from oncetask.lifecycle import Transition
     from oncetask.task import Task
@@ -57,7 +59,8 @@ _RESULTS = {
     "rescued": "crashed",
 }
 """What each event says about the attempt that it ends; the others end none."""
-_WITH_ERROR = frozenset({"failed", "retried", "crashed"})
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 7_200.0)
+"""Bounds of the histogram; the SDK's own are meant for milliseconds."""
 _log = logging.getLogger("oncetask")
 
 
@@ -74,7 +77,10 @@ class Telemetry:
         self._cancelled = meter.create_counter("oncetask.tasks.cancelled", "{task}", "Tasks that were cancelled")
         self._done = meter.create_counter("oncetask.tasks.done", "{task}", "Tasks that ended")
         self._cancel_duration = meter.create_histogram(
-            "oncetask.cancel.duration", "s", "Time from a cancel to the end of its task"
+            "oncetask.cancel.duration",
+            "s",
+            "Time from a cancel to the end of its task",
+            explicit_bucket_boundaries_advisory=_SECONDS,
         )
 
     def changed(self, transition: Transition) -> None:
@@ -84,30 +90,58 @@ class Telemetry:
         if not _log.isEnabledFor(level):
             return
         attempt = attempt_of(task)
-        reason = f": {task.errors[-1].type}: {task.errors[-1].message}" if level > logging.DEBUG and task.errors else ""
+        failed = "errors" in transition.changes and level > logging.DEBUG
+        reason = f": {task.errors[-1].type}: {task.errors[-1].message}" if failed else ""
         extra = {"task_id": task.id, "kind": task.kind, "event": transition.event, "attempt": attempt}
         message = "task %s (%s) %s, attempt %d%s"
         _log.log(level, message, task.id, task.kind, transition.event, attempt, reason, extra=extra)
 
-    def attempt(self, task: Task) -> AbstractContextManager[Span]:
-        """Open the span of one call of user code; what it raises is recorded and goes on."""
-        return self._tracer.start_as_current_span(
+    @contextmanager
+    def attempt(self, tasks: Sequence[Task], abort_reason: Callable[[], str | None]) -> Iterator[None]:
+        """Open the span of one call of user code. What it raises makes the span an error, and so does its time limit.
+
+        `abort_reason`: says in the end why it was told to stop, if it was.
+        """
+        task = tasks[0]
+        attributes: dict[str, str | int] = {
+            "oncetask.kind": task.kind,
+            "oncetask.task_id": task.id,
+            "oncetask.attempt": attempt_of(task),
+        }
+        if len(tasks) > 1:
+            attributes["oncetask.batch_size"] = len(tasks)
+        with self._tracer.start_as_current_span(
             f"{'clean up' if is_cleanup(task) else 'run'} {task.kind}",
             kind=SpanKind.CONSUMER,
-            attributes={"oncetask.kind": task.kind, "oncetask.task_id": task.id, "oncetask.attempt": attempt_of(task)},
-        )
+            attributes=attributes,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            try:
+                yield
+            except Exception as error:
+                if not isinstance(error, Snooze):
+                    span.set_status(StatusCode.ERROR, type(error).__name__)
+                    with suppress(Exception):  # it asks for the error's text, which is user code
+                        span.record_exception(error)
+                raise
+            finally:
+                if (reason := abort_reason()) is not None:
+                    span.set_attribute("oncetask.abort_reason", reason)
+                    if reason == "timeout":
+                        span.set_status(StatusCode.ERROR, "TaskTimeout")
 
     def _count(self, transition: Transition) -> None:
         event, before, after = transition.event, transition.before, transition.after
         if event == "cancel-requested":
             self._cancelled.add(1, {"oncetask.kind": after.kind})
-        if (result := _RESULTS.get(event)) is not None:
+        if (result := _result(transition)) is not None:
             attributes = {
                 "oncetask.kind": after.kind,
                 "oncetask.phase": "cleanup" if is_cleanup(before) else "run",
                 "oncetask.result": result,
             }
-            if result in _WITH_ERROR and after.errors:
+            if "errors" in transition.changes:
                 attributes["error.type"] = after.errors[-1].type
             self._attempts.add(1, attributes)
         if after.outcome is not None and before.outcome is None:
@@ -115,3 +149,14 @@ class Telemetry:
             self._done.add(1, ended)
             if after.cancelled_at is not None and after.done_at is not None:
                 self._cancel_duration.record((after.done_at - after.cancelled_at).total_seconds(), ended)
+
+
+def _result(transition: Transition) -> str | None:
+    """Say how the attempt ended that a change ends; None: it ends none."""
+    before, after = transition.before, transition.after
+    if transition.event in {"cancelled", "claimed"} and before.lease_owner is not None:
+        # The cancel stopped its handler, which has nothing to clean up; or its worker had died before.
+        ends = after.done_at
+        alive = ends is not None and before.leased_until is not None and ends < before.leased_until
+        return "interrupted" if alive else "crashed"
+    return _RESULTS.get(transition.event)

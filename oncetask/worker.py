@@ -207,6 +207,7 @@ class Worker:
         try:
             await self._store.open()
             ahead = min(max(_READ_AHEAD * self._concurrency, _FEWEST_AHEAD), _MOST_AHEAD)
+            ahead = max(ahead, *(handler.max_batch or 0 for handler in self._handlers.values()), 0)
             self._line = DueLine(self._store, self._handlers, ahead=ahead, poll=self._poll)
             self._slots = Slots(self._concurrency, self._handlers)
             for number in numbers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, Literal, assert_type
@@ -97,6 +97,135 @@ async def handlers_are_unchanged(ctx: Context, email: SendEmail) -> None:
     """What a decorator gives back is what it was given, so that handlers can be called in tests."""
     assert_type(await send(ctx, email), str)
     assert_type(send_in_a_thread(ctx, email), int)
+
+
+# --- batch handlers -------------------------------------------------------------------------------------------------
+
+
+@app.batch_handler(SendEmail, max_batch=50, timeout=30, retry=NoRetry(), concurrency=10)
+async def send_all(ctx: Context, emails: list[SendEmail]) -> str:
+    """Take a list of the decorator's payload."""
+    return ", ".join(email.to for email in emails)
+
+
+@app.batch_handler(SendEmail, timeout=timedelta(seconds=30))
+def send_all_in_a_thread(ctx: Context, emails: list[SendEmail]) -> int:
+    """Need not be async."""
+    return len(emails)
+
+
+@app.batch_handler(SendReceipt)
+async def send_all_by_a_base(ctx: Context, emails: Sequence[SendEmail]) -> None:
+    """Take a sequence of a base of the payload."""
+
+
+@app.batch_handler(SendEmail)
+async def send_all_untyped(ctx: Context, emails: Any) -> None:
+    """Take anything."""
+
+
+@app.batch_handler(SendEmail)  # type: ignore[arg-type]
+async def takes_one(ctx: Context, email: SendEmail) -> None:
+    """Take a single payload."""
+
+
+@app.handler(SendEmail)  # type: ignore[arg-type]
+async def takes_many(ctx: Context, emails: list[SendEmail]) -> None:
+    """Take a list where there is one payload."""
+
+
+@app.batch_handler(SendEmail)  # type: ignore[arg-type]
+async def wrong_payloads(ctx: Context, others: list[Other]) -> None:
+    """Take a list of another payload."""
+
+
+@app.batch_handler(SendEmail)  # type: ignore[arg-type]
+async def too_special_payloads(ctx: Context, emails: list[SendReceipt]) -> None:
+    """Take a list of payloads with more than there is."""
+
+
+@app.batch_handler(SendReceipt)  # type: ignore[arg-type]
+async def could_add_a_base(ctx: Context, emails: list[SendEmail]) -> None:
+    """Take a list to which other payloads could be added; a sequence of the base would be right."""
+
+
+@app.batch_handler(SendEmail)  # type: ignore[arg-type]
+async def no_context_for_many(emails: list[SendEmail]) -> None:
+    """Lack the context."""
+
+
+app.batch_handler("send-email")  # type: ignore[arg-type]
+app.batch_handler(str)  # type: ignore[type-var]
+app.batch_handler(SendEmail, max_batch="100")  # type: ignore[arg-type]
+app.batch_handler(SendEmail, max_batch=None)  # type: ignore[arg-type]
+app.batch_handler(SendEmail, retry=3)  # type: ignore[arg-type]
+app.batch_handler(SendEmail, 100)  # type: ignore[call-arg]
+app.handler(SendEmail, max_batch=100)  # type: ignore[call-arg]
+
+
+async def batch_handlers_are_unchanged(ctx: Context, emails: list[SendEmail]) -> None:
+    """What a decorator gives back is what it was given."""
+    assert_type(await send_all(ctx, emails), str)
+    assert_type(send_all_in_a_thread(ctx, emails), int)
+
+
+# --- cancellation handlers ------------------------------------------------------------------------------------------
+
+
+@app.cancellation_handler(SendEmail, timeout=30, retry=ExponentialBackoff(max_attempts=10))
+async def undo(ctx: Context, email: SendEmail) -> str:
+    """Take the payload of the decorator."""
+    return email.to
+
+
+@app.cancellation_handler(SendEmail, timeout=timedelta(minutes=1))
+def undo_in_a_thread(ctx: Context, email: SendEmail) -> int:
+    """Need not be async."""
+    return len(email.to)
+
+
+@app.cancellation_handler(SendReceipt)
+async def undo_anything(ctx: Context, email: SendEmail) -> None:
+    """Take a base of the payload."""
+
+
+@app.cancellation_handler(SendEmail)
+async def undo_untyped(ctx: Context, email: Any) -> None:
+    """Take anything."""
+
+
+@app.cancellation_handler(SendEmail)  # type: ignore[arg-type]
+async def undo_wrong_payload(ctx: Context, other: Other) -> None:
+    """Take another payload."""
+
+
+@app.cancellation_handler(SendEmail)  # type: ignore[arg-type]
+async def undo_too_special(ctx: Context, email: SendReceipt) -> None:
+    """Take a payload with more than there is."""
+
+
+@app.cancellation_handler(SendEmail)  # type: ignore[arg-type]
+async def undo_many(ctx: Context, emails: list[SendEmail]) -> None:
+    """Take a list, though a batch is cleaned up one by one."""
+
+
+@app.cancellation_handler(SendEmail)  # type: ignore[arg-type]
+async def undo_without_context(email: SendEmail) -> None:
+    """Lack the context."""
+
+
+app.cancellation_handler("send-email")  # type: ignore[arg-type]
+app.cancellation_handler(str)  # type: ignore[type-var]
+app.cancellation_handler(SendEmail, timeout="30")  # type: ignore[arg-type]
+app.cancellation_handler(SendEmail, retry=3)  # type: ignore[arg-type]
+app.cancellation_handler(SendEmail, concurrency=3)  # type: ignore[call-arg]
+app.cancellation_handler(SendEmail, 30)  # type: ignore[call-arg]
+
+
+async def cancellation_handlers_are_unchanged(ctx: Context, email: SendEmail) -> None:
+    """What a decorator gives back is what it was given."""
+    assert_type(await undo(ctx, email), str)
+    assert_type(undo_in_a_thread(ctx, email), int)
 
 
 # --- error handlers and middleware ----------------------------------------------------------------------------------

@@ -102,6 +102,18 @@ class TestTriage:
         assert triage(task, between(at(60) - MICROSECOND, at(90)), has_cleanup=has_cleanup) is Step.LEAVE
         assert triage(task, between(at(60), at(90)), has_cleanup=has_cleanup) is next_step
 
+    def test_the_lease_of_an_abandoned_handler_has_to_have_ended_for_certain(self) -> None:
+        """As with any lease, the earlier bound of the present decides, for the cleanup as for a deletion."""
+        task = sound(lifecycle.abandon(overtaken()))
+        end = task.leased_until
+        assert end is not None
+        unsure, sure = between(end - MICROSECOND, end + MICROSECOND), between(end, end + MICROSECOND)
+
+        assert lifecycle.triage(task, unsure, has_cleanup=True) is Step.LEAVE
+        assert lifecycle.triage(task, sure, has_cleanup=True) is Step.CLAIM
+        assert not lifecycle.may_delete(task, unsure)
+        assert lifecycle.may_delete(task, sure)
+
     @BOTH
     def test_an_abandoned_handler_is_waited_for(self, has_cleanup: bool, next_step: Step) -> None:
         """An abandoned task is left until the lease that its handler ran under has ended."""
@@ -323,6 +335,16 @@ class TestErrors:
 
         assert whole.message == "x" * 2_048
         assert cut.message == "x" * 2_045 + "…"
+
+    def test_a_groups_members_are_kept(self) -> None:
+        """Of an ExceptionGroup the texts of its members are kept, since they say what was wrong."""
+        inner = ExceptionGroup("files", [OSError("a"), OSError("b")])
+        error = ExceptionGroup("not complete", [inner, ValueError("c")])
+        (entry,) = sound(lifecycle.fail(leased(), error, delay=0, now=NOW)).errors
+
+        assert entry.type == "ExceptionGroup"
+        files = "ExceptionGroup: files (2 sub-exceptions): OSError: a; OSError: b"
+        assert entry.message == f"not complete (2 sub-exceptions): {files}; ValueError: c"
 
     @pytest.mark.parametrize("shift", range(4))
     @pytest.mark.parametrize("character", ["é", "€", "😀"])

@@ -343,6 +343,31 @@ class TestRunning:
         assert left[0].due_at == left[0].leased_until is not None
         assert any("abandoned" in record.message and task_id in record.message for record in caplog.records)
 
+    async def test_one_that_ignored_its_time_limit_is_waited_for_too(self, connected: Client, ran: Ran) -> None:
+        """A cancel that finds a handler ignoring its time limit keeps the cleanup away until the lease has ended."""
+        release, ignored = asyncio.Event(), asyncio.Event()
+
+        async def handler(_: Context, __: Job) -> None:
+            while not release.is_set():
+                try:
+                    await release.wait()
+                except asyncio.CancelledError:
+                    ignored.set()
+
+        app = with_cleanup(app_of(handler, timeout=0.05), ran.clean_up)
+        (task_id,) = await enqueue(connected, 1)
+        async with Worker(app, connected, abort_grace=0.3, lease=1):
+            await asyncio.wait_for(ignored.wait(), LIMIT)
+            await connected.cancel_task(task_id)
+            seen = [task async for task in connected.watch(task_id)]
+            release.set()
+        left = [task for task in seen if task.lease_owner is None and not task.status.is_done]
+        assert [task.status for task in left] == [TaskStatus.CANCELLATION_PENDING]
+        assert seen[-1].status is TaskStatus.DONE_CANCELLED
+        assert left[0].leased_until is not None
+        assert seen[-1].done_at is not None
+        assert seen[-1].done_at >= left[0].leased_until
+
     async def test_the_task_of_a_dead_worker_is_cleaned_up_after_its_lease(self, connected: Client, ran: Ran) -> None:
         """A dead owner's cancelled task waits for the end of the lease; then others clean up, with all attempts."""
         (task_id,) = await enqueue(connected, 1)

@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import field_validator
 
-from oncetask import Client, Context, TaskStatus, Worker
+from oncetask import App, Client, Context, NoRetry, Payload, TaskStatus, Worker
 from oncetask.enqueueing import new_task
 from oncetask.store.document import encode
 from tests.integration.places import FilePlace, FirestorePlace, Place
@@ -197,3 +198,33 @@ async def test_one_foreign_field_is_kept(connected: Client, place: FirestorePlac
         await done(connected, "mine")
     document = await place.document("mine").get()
     assert document.to_dict()["note"] == "keep me"
+
+
+class Brittle(Payload, kind="brittle"):
+    """One whose validator raises something else than ValueError."""
+
+    n: int = 0
+
+    @field_validator("n")
+    @classmethod
+    def look_up(cls, n: int) -> int:
+        """Find a number in a table that lacks one."""
+        return {2: 2, 3: 3}[n]
+
+
+async def test_a_validator_that_raises_holds_up_nobody(connected: Client) -> None:
+    """A payload whose validator breaks fails alone, with the reason; what was claimed with it runs."""
+    now = await connected.store.now()
+    tasks = [new_task(Brittle(n=2), {"task_id": f"{n}"}, now).evolve(data={"n": n}) for n in (1, 2, 3)]
+    await connected.store.create(tasks)
+    app = App()
+
+    @app.handler(Brittle, retry=NoRetry())
+    async def handler(_: Context, __: Brittle) -> None:
+        """Do nothing."""
+
+    async with Worker(app, connected):
+        bad, *good = await done(connected, "1", "2", "3")
+    assert (bad.status, bad.errors[0].type) == (TaskStatus.DONE_FAILED, "InvalidPayload")
+    assert "KeyError" in bad.errors[0].message
+    assert [task.status for task in good] == [TaskStatus.DONE_COMPLETED] * 2
