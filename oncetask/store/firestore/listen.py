@@ -30,6 +30,7 @@ __all__ = ["Listener", "Watch"]
 
 _Change: Pb = messages.TargetChange.pb()
 _ANSWER_SECONDS = 5.0
+_EMULATOR_ANSWER_SECONDS = 1.0
 _MOST_UNANSWERED = 100
 _SECOND_LOOK_SECONDS = 0.5
 _log = logging.getLogger("oncetask.store")
@@ -101,6 +102,7 @@ class Listener:
         self._explain = explain
         self._ask_twice = on_emulator
         self._at_once = 1 if on_emulator else _MOST_UNANSWERED
+        self._patience = self._least_patience = _EMULATOR_ANSWER_SECONDS if on_emulator else _ANSWER_SECONDS
         self._call: ListenCall | None = None
         self._ids = itertools.count(1)
         self._targets: dict[int, _Target] = {}
@@ -157,7 +159,7 @@ class Listener:
                 self._targets[target_id] = target
             self._unanswered.add(target_id)
             self._outbox.put_nowait({"add_target": _numbered(target.request, target_id)})
-            asyncio.get_running_loop().call_later(_ANSWER_SECONDS, self._insist, self._outbox, target_id)
+            asyncio.get_running_loop().call_later(self._patience, self._insist, self._outbox, target_id)
 
     def _ask_again(self, target_id: int) -> None:
         """Add a target once more; it is followed until its turn comes."""
@@ -165,9 +167,10 @@ class Listener:
         self._ask()
 
     def _insist(self, outbox: asyncio.Queue[dict[str, Any]], target_id: int) -> None:
-        """Break a stream that has not answered, so that another one is opened."""
+        """Break a stream that has not answered, so that another one is opened, which gets more time."""
         target = self._targets.get(target_id)
         if target is not None and not target.current and self._outbox is outbox and self._call is not None:
+            self._patience = min(2 * self._patience, _ANSWER_SECONDS)
             self._call.cancel()
 
     def _drop(self, target_id: int) -> _Target | None:
@@ -262,6 +265,7 @@ class Listener:
         if target is None:
             return
         target.current = True
+        self._patience = self._least_patience
         self._settle(target_id)
         if self._ask_twice and not target.asked_again:
             target.asked_again = True
