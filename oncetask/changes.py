@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from oncetask import lifecycle
 from oncetask.clock import Now
 from oncetask.lifecycle import Transition
-from oncetask.payload import check_task_id
+from oncetask.payload import sort_out_ids
 from oncetask.task import Task
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Changes:
 
     async def _each_by_id(self, ids: Iterable[str], change: _Change) -> int:
         """Count what changes; a task that somebody else changed meanwhile is read and judged again."""
-        changed, (left, unfit) = 0, _sorted_out(ids)
+        changed, (left, unfit) = 0, sort_out_ids(ids)
         while left:
             chunk, left = left[:_CHUNK], left[_CHUNK:]
             number, again = await change([task for task in await self._store.get(chunk) if task is not None])
@@ -74,7 +74,7 @@ class Changes:
             left += again
         if unfit:
             more = f" and {len(unfit) - 1} more" if len(unfit) > 1 else ""
-            msg = f"ids must not hold {unfit[0]}{more}; {changed} of the others were changed as asked"
+            msg = f"ids: {unfit[0]}{more}; {changed} of the others were changed as asked"
             raise ValueError(msg)
         return changed
 
@@ -100,17 +100,3 @@ def _counted(tasks: Sequence[Task], written: Sequence[Written]) -> tuple[int, li
             raise one.error
     refused = [task.id for task, one in zip(tasks, written, strict=True) if not one.applied]
     return len(tasks) - len(refused), refused
-
-
-def _sorted_out(ids: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Give the ids, each once, and what is wrong with those that are none."""
-    if isinstance(ids, str):
-        msg = f"ids must be several ids, not the single text {ids!r}"
-        raise TypeError(msg)
-    fit, unfit = dict[str, None](), list[str]()
-    for task_id in ids:
-        try:
-            fit[check_task_id(task_id)] = None
-        except (TypeError, ValueError) as error:
-            unfit.append(f"{task_id!r} ({error})")
-    return list(fit), unfit

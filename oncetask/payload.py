@@ -27,6 +27,7 @@ __all__ = [
     "has_surrogates",
     "is_kind",
     "kind_of",
+    "sort_out_ids",
 ]
 
 _KIND = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
@@ -168,6 +169,20 @@ def check_task_id(task_id: str) -> str:
         msg = f"task_id {problem}, not {_short(task_id)}"
         raise ValueError(msg)
     return task_id
+
+
+def sort_out_ids(ids: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Give the ids, each once, and what is wrong with those that cannot be one. Raises TypeError for a single text."""
+    if isinstance(ids, str):
+        msg = f"ids must be several ids, not the single text {ids!r}"
+        raise TypeError(msg)
+    fit, unfit = dict[str, None](), dict[str, None]()
+    for task_id in ids:
+        try:
+            fit[check_task_id(task_id)] = None
+        except ValueError as error:
+            unfit[str(error)] = None
+    return list(fit), list(unfit)
 
 
 def check_resource_key(key: str | None) -> str | None:

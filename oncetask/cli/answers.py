@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from oncetask.cli.output import Output
 
-__all__ = ["Answers", "change_each", "checked", "named", "report", "sorted_out"]
+__all__ = ["Answers", "change_each", "checked", "named", "report"]
 
 _AT_ONCE = 100
 
@@ -33,17 +33,6 @@ class Answers:
 def checked(ids: Iterable[str]) -> list[str]:
     """Give the ids, each once. Raises ValueError for what cannot be one."""
     return list(dict.fromkeys(map(check_task_id, ids)))
-
-
-def sorted_out(ids: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Give the ids, each once, and what is wrong with those that cannot be one."""
-    fit, unfit = list[str](), list[str]()
-    for task_id in dict.fromkeys(ids):
-        try:
-            fit.append(check_task_id(task_id))
-        except ValueError as error:
-            unfit.append(str(error))
-    return fit, unfit
 
 
 async def change_each(ids: Sequence[str], change: Callable[[str], Awaitable[bool]]) -> Answers:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oncetask.cli.answers import change_each, named, report, sorted_out
+from oncetask.cli.answers import change_each, named, report
 from oncetask.cli.consent import ask
 from oncetask.cli.exits import BadInput
 from oncetask.cli.options import Env, Json, Store, Yes
 from oncetask.cli.output import Output
 from oncetask.cli.records import how_many
 from oncetask.cli.session import place, with_client
-from oncetask.payload import check_kind, check_resource_key
+from oncetask.payload import check_kind, check_resource_key, sort_out_ids
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -81,7 +81,7 @@ def _check_way(ids: list[str] | None, kind: str | None, resource_key: str | None
 
 
 def _cancel_ids(output: Output, ids: list[str], store: str | None, env: str | None) -> None:
-    fit, unfit = sorted_out(ids)
+    fit, unfit = sort_out_ids(ids)
     if not fit:
         raise BadInput("; ".join(unfit))
 

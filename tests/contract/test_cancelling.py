@@ -274,7 +274,7 @@ class TestByIds:
         done = {"outcome": Outcome.FAILED, "done_at": T0} if verb == "reset_tasks_by_ids" else {}
         before = await stored(store, *(a_task(name, **done) for name in ("a", "b", "c")))
 
-        with pytest.raises(ValueError, match=r"ids must not hold ''.* and 2 more; 3 of the others"):
+        with pytest.raises(ValueError, match=r"ids: task_id must be .*, not '' and 2 more; 3 of the others"):
             await getattr(client, verb)(["a", "", "b", "a/b", 7, "c"])
 
         for task, found in zip(before, await store.get(["a", "b", "c"]), strict=True):
@@ -289,9 +289,9 @@ class TestByIds:
     @pytest.mark.parametrize("bad", NOT_IDS)
     async def test_a_bad_id_is_named(self, client: Client, verb: str, bad: Any) -> None:
         """The error names the value that cannot be an id, also where there is nothing else to do."""
-        with pytest.raises(ValueError, match="ids must not hold") as caught:
+        with pytest.raises(ValueError, match="ids: task_id m") as caught:
             await getattr(client, verb)([bad])
-        assert repr(bad) in str(caught.value)
+        assert repr(bad)[:60] in str(caught.value)
 
     @pytest.mark.parametrize("verb", ["cancel_tasks_by_ids", "reset_tasks_by_ids", "delete_tasks_by_ids"])
     async def test_a_single_text_is_refused(self, client: Client, store: TaskStore, verb: str) -> None:
