@@ -347,8 +347,8 @@ GOES_ON = {"renew", "clean up"}
 WAYS = ("task", "task", "stale", "ids", "key", "kind")
 LATE = (0, 0, 1, -1, 20_000_000)
 """Microseconds after the instant that something waits for."""
-WHATS = st.sampled_from(["work", "work", "work", "cancel", "begin anew", "wait"])
-ACTS = st.tuples(WHATS, ACTORS, ANY, ANY, FRESH)
+DEEDS = st.sampled_from(["work", "work", "work", "cancel", "begin anew", "wait"])
+ACTS = st.tuples(DEEDS, ACTORS, ANY, ANY, FRESH)
 
 
 class CancelRaces(RuleBasedStateMachine):
