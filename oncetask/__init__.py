@@ -3,7 +3,7 @@
 Everything that a program needs is here: payloads, the App and its handlers, clients, the worker.
 """
 
-from oncetask.app import App, CallNext
+from oncetask.app import App
 from oncetask.client import Client, connect
 from oncetask.clock import Duration
 from oncetask.context import Context, current_context
@@ -26,6 +26,7 @@ from oncetask.errors import (
     UnknownKind,
     Unsupported,
 )
+from oncetask.handlers import CallNext
 from oncetask.payload import Payload
 from oncetask.retry import ExponentialBackoff, FixedDelay, NoRetry, Retry
 from oncetask.sync import SyncClient, connect_sync

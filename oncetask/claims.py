@@ -11,8 +11,8 @@ from oncetask.errors import LeaseLost
 from oncetask.lifecycle import Step
 
 if TYPE_CHECKING:
-    from oncetask.app import Handler
     from oncetask.clock import Now
+    from oncetask.handlers import Handler
     from oncetask.lifecycle import Transition
     from oncetask.task import Task
 

@@ -11,8 +11,8 @@ from oncetask.execution import Completed, Ended, Failed, Interrupted, Snoozed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from oncetask.app import Handler
     from oncetask.clock import Now
+    from oncetask.handlers import Handler
     from oncetask.lifecycle import Transition
     from oncetask.task import Task
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_jsonable_python
 
-from oncetask.app import is_async
 from oncetask.clock import seconds
 from oncetask.context import AbortReason, AbortSignal, Context, running_context
 from oncetask.errors import (
@@ -26,14 +25,15 @@ from oncetask.errors import (
     TaskAborted,
     TaskTimeout,
 )
+from oncetask.handlers import is_async
 from oncetask.store.document import check_size
 from oncetask.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from oncetask.app import CallNext, ErrorHandler, Handler
     from oncetask.client import Client
+    from oncetask.handlers import CallNext, ErrorHandler, Handler
     from oncetask.payload import Payload
     from oncetask.task import Task
 

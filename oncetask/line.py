@@ -16,8 +16,8 @@ from oncetask.task import NO_WAIT
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from oncetask.app import Handler
     from oncetask.clock import Now
+    from oncetask.handlers import Handler
     from oncetask.store import TaskStore
     from oncetask.task import Task
 

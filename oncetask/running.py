@@ -20,11 +20,11 @@ from oncetask.leases import Lease
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from oncetask.app import Handler
     from oncetask.client import Client
     from oncetask.clock import Now
     from oncetask.context import AbortReason
     from oncetask.errors import InvalidPayload
+    from oncetask.handlers import Handler
     from oncetask.lifecycle import Transition
     from oncetask.payload import Payload
     from oncetask.slots import Slot

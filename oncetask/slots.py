@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from oncetask.app import Handler
+    from oncetask.handlers import Handler
 
 __all__ = ["Slot", "Slots"]
 

@@ -23,8 +23,9 @@ from oncetask.slots import Slots
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from oncetask.app import App, Handler
+    from oncetask.app import App
     from oncetask.client import Client
+    from oncetask.handlers import Handler
     from oncetask.lifecycle import Transition
     from oncetask.payload import Payload
     from oncetask.task import Task
