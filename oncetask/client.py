@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from oncetask import lifecycle
@@ -13,10 +10,11 @@ from oncetask.changes import Changes
 from oncetask.clock import Duration, seconds
 from oncetask.enqueueing import EnqueueOptions, new_task
 from oncetask.errors import StoreUnavailable, TaskNotFound
+from oncetask.paging import find_page
 from oncetask.payload import Payload, check_indexed, check_resource_key, check_task_id, kind_of
 from oncetask.store import TaskFilter, TaskStore
 from oncetask.store.url import open_store
-from oncetask.task import Outcome, Receipt, Stats, Task, TaskPage, TaskStatus
+from oncetask.task import Receipt, Stats, Task, TaskPage, TaskStatus
 from oncetask.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["Client", "connect"]
 
 _CHUNK = 500
-_LARGEST_PAGE = 1_000
-_SEARCHED_AT_ONCE = 200
 
 
 def connect(
@@ -168,29 +164,18 @@ class Client:
 
         `limit`: 1 to 1,000. `cursor`: the last page's. Raises ValueError for a bad filter, limit or cursor.
         """
-        if not isinstance(limit, int) or not 1 <= limit <= _LARGEST_PAGE:
-            msg = f"limit must be a whole number from 1 to {_LARGEST_PAGE}, not {limit!r}"
-            raise ValueError(msg)
-        wanted = None if status is None else _status(status)
-        which = replace(
-            _by_status(wanted),
-            kind=None if kind is None else kind_of(kind),
-            resource_key=check_resource_key(resource_key),
-            owner=check_indexed("owner", owner),
-            parent=None if parent is None else check_task_id(parent),
+        return await find_page(
+            self.store,
+            TaskFilter(
+                kind=None if kind is None else kind_of(kind),
+                resource_key=check_resource_key(resource_key),
+                owner=check_indexed("owner", owner),
+                parent=None if parent is None else check_task_id(parent),
+            ),
+            status=status,
+            limit=limit,
+            cursor=cursor,
         )
-        at_once = limit if wanted is None or wanted.is_done else max(limit, _SEARCHED_AT_ONCE)
-        after, tasks = _from_cursor(cursor), list[Task]()
-        while True:
-            found = await self.store.find(which, limit=at_once, after=after)
-            tasks += [task for task in found if wanted in {None, task.status}]
-            if len(tasks) > limit:
-                return TaskPage(tasks[:limit], _to_cursor(tasks[limit - 1].id))
-            if len(found) < at_once:
-                return TaskPage(tasks, None)
-            after = found[-1].id
-            if len(tasks) == limit:
-                return TaskPage(tasks, _to_cursor(after))
 
     async def iter_tasks(
         self,
@@ -308,37 +293,6 @@ class Client:
         if found is not None and found.kind != task.kind:
             msg = f"task_id {task.id!r} belongs to a task of kind {found.kind!r}, so it cannot be one of {task.kind!r}"
             raise ValueError(msg)
-
-
-def _status(status: TaskStatus | str) -> TaskStatus:
-    try:
-        return TaskStatus(status)
-    except ValueError:
-        msg = f"status must be one of {', '.join(TaskStatus)}, not {status!r}"
-        raise ValueError(msg) from None
-
-
-def _by_status(status: TaskStatus | None) -> TaskFilter:
-    """Ask the store for as much of a status as equality filters can say; the rest is told by the time."""
-    if status is None:
-        return TaskFilter()
-    if status.is_done:
-        return TaskFilter(outcome=Outcome(status.removeprefix("done-")))
-    return TaskFilter(done=False)
-
-
-def _to_cursor(task_id: str) -> str:
-    return base64.urlsafe_b64encode(task_id.encode()).decode()
-
-
-def _from_cursor(cursor: str | None) -> str | None:
-    if cursor is None:
-        return None
-    try:
-        return check_task_id(base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True).decode())
-    except (AttributeError, ValueError, binascii.Error):
-        msg = f"cursor must be the one of an earlier page, not {cursor!r}"
-        raise ValueError(msg) from None
 
 
 def _open_tasks(*, kind: str | type[Payload] | None, resource_key: str | None = None) -> TaskFilter:
