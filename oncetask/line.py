@@ -96,15 +96,18 @@ class DueLine:
         """Stop whatever looks for tasks."""
         if self._before is not None:
             self._before.cancel()
+            await asyncio.wait({self._before})
+            if not self._before.cancelled():
+                self._before.exception()  # retrieved: whoever stops does not ask any more
             self._before = None
         await self.rest()
 
     def _look_before(self, kinds: frozenset[str]) -> None:
         """Look now and then, beside everything else, for what goes before all that was read ahead: cancelled tasks."""
         if self._before is not None and self._before.done():
-            found, self._before = self._before.result(), None
+            before, self._before = self._before, None
             now = self._store.clock.now()
-            self._buffer.extendleft(task for task in reversed(found) if triage(task, now) is not Step.LEAVE)
+            self._buffer.extendleft(task for task in reversed(before.result()) if triage(task, now) is not Step.LEAVE)
         if self._buffer and self._before is None and self._loop.time() >= self._before_at:
             self._before_at = self._loop.time() + _BEFORE_SECONDS
             self._before = asyncio.ensure_future(self._store.due(kinds, now=NO_WAIT, limit=self._ahead))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +20,7 @@ from oncetask import (
     NoRetry,
     Payload,
     Snooze,
+    StoreUnavailable,
     Task,
     TaskAborted,
     TaskStatus,
@@ -169,6 +170,25 @@ class TestPending:
                 await connected.wait(task_id, LIMIT)
             await waiting
             assert (await connected.pending_count()) > 200
+
+    async def test_a_look_before_the_line_that_fails_stops_nobody(
+        self, connected: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where the look for cancelled tasks fails the worker says so, and goes on."""
+        monkeypatch.setattr("oncetask.line._BEFORE_SECONDS", 0)
+        monkeypatch.setattr("oncetask.worker._FIRST_PAUSE", 0.01)
+        failures, due = [StoreUnavailable("test")] * 2, connected.store.due
+
+        async def failing(kinds: Collection[str], **options: Any) -> list[Task]:
+            if options["now"] == NO_WAIT and failures:
+                raise failures.pop()
+            return await due(kinds, **options)
+
+        monkeypatch.setattr(connected.store, "due", failing)
+        async with Worker(app_of(raising()), connected, concurrency=1):
+            tasks = await done(connected, *await enqueue(connected, *range(60)))
+        assert {task.status for task in tasks} == {TaskStatus.DONE_COMPLETED}
+        assert failures == []
 
     async def test_a_generator_ends_without_its_kinds_cleanup(self, place: Place, connected: Client, ran: Ran) -> None:
         """A cancelled generator is done-cancelled with no handler called; its occurrences run on."""
