@@ -31,6 +31,7 @@ __all__ = ["Lease"]
 _RENEWED_AT = 1 / 3
 _WATCHED_AFTER_SECONDS = 0.2
 _BREATH_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 30.0
 _log = logging.getLogger("oncetask")
 
 
@@ -128,10 +129,10 @@ class Lease:
             if one.version is not None:
                 after = transition.after.evolve(version=one.version)
                 stored.append(replace(transition, after=after))
-                if lifecycle.holds(after, self._ids[after.id]):
-                    self._held[after.id] = after
-                else:
+                if not lifecycle.holds(after, self._ids[after.id]):
                     del self._held[after.id]
+                elif after.version > self._held[after.id].version:  # the watch may have told of a newer one meanwhile
+                    self._held[after.id] = after
         for one in written:
             if one.error is not None:
                 raise one.error
@@ -167,31 +168,43 @@ class Lease:
 
     async def _renew(self, pause: float) -> None:
         """Renew for ever, the first time after `pause` seconds."""
-        try:
-            while True:
-                await asyncio.sleep(pause)
+        while True:
+            await asyncio.sleep(pause)
+            pause = self._duration.total_seconds() * _RENEWED_AT
+            try:
                 await self.write(lambda task, now: lifecycle.renew(task, until=now.latest + self._duration))
-                pause = self._duration.total_seconds() * _RENEWED_AT
-        except OncetaskError as lost:
-            _log.warning("the lease of task %s could not be renewed: %s", ", ".join(self._ids), lost)
-            self._stop("lease-lost")
+            except OncetaskError as lost:
+                _log.warning("the lease of task %s could not be renewed: %s", ", ".join(self._ids), lost)
+                self._stop("lease-lost")
+                return
+            except Exception:  # noqa: BLE001  # told; as long as the lease lasts there is another try
+                _log.exception("renewing the lease of task %s failed", ", ".join(self._ids))
+                pause = min(pause, _BREATH_SECONDS)
 
     async def _watch(self) -> None:
         """Look at the tasks whenever one of them changes, whoever changed it."""
-        ids = list(self._held)
-        try:
-            async with self._store.watch_tasks(ids) as feed:
-                while True:
-                    found = dict(zip(ids, await feed.get(), strict=True))
-                    if foreign := [i for i in self._held if not self._see(i, found[i])]:
-                        async with self._writing:
-                            await self._still_mine(foreign)
-                    self._stop_if_cancelled()
-        except LeaseLost as lost:
-            _log.warning("%s", lost)
-            self._stop("lease-lost")
-        except OncetaskError as error:
-            _log.warning("task %s is not watched; its cancel would be noticed late: %s", ", ".join(ids), error)
+        pause = _BREATH_SECONDS
+        while True:
+            try:
+                await self._follow(list(self._held))
+            except LeaseLost as lost:
+                _log.warning("%s", lost)
+                self._stop("lease-lost")
+                return
+            except Exception as error:  # noqa: BLE001  # told; a renewal notices a cancel too, but late
+                names = ", ".join(self._held)
+                _log.warning("task %s is not watched for cancels, again in %s s: %r", names, pause, error)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    async def _follow(self, ids: list[str]) -> None:
+        async with self._store.watch_tasks(ids) as feed:
+            while True:
+                found = dict(zip(ids, await feed.get(), strict=True))
+                if foreign := [i for i in self._held if not self._see(i, found[i])]:
+                    async with self._writing:
+                        await self._still_mine(foreign)
+                self._stop_if_cancelled()
 
     def _see(self, task_id: str, found: Task | None) -> bool:
         """Take in a record that came from somewhere; False: it looks as if the task were lost."""

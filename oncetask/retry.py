@@ -6,6 +6,7 @@ strategy objects are asked about the *persisted* attempt number and the time sin
 
 from __future__ import annotations
 
+import logging
 import random
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ExponentialBackoff", "FixedDelay", "NoRetry", "Retry"]
 
+_log = logging.getLogger("oncetask")
 _IDLE = Retrying()
 _FIRST_SPREAD = 5.0
 _LONGEST_SPREAD = 60.0
@@ -63,9 +65,10 @@ class Retry:
         that the handler itself asked for (`RetryAfter`), in place of the policy's.
         """
         state = _state(attempt, elapsed, error)
-        if not self._retry(state):
-            return None
-        return self._unless_stopped(state, after)
+        try:
+            return self._unless_stopped(state, after) if self._retry(state) else None
+        except Exception:  # noqa: BLE001  # a strategy may be user code
+            return _instead_of(self, state, after)
 
     def after_crash(self, *, attempt: int, elapsed: float, error: BaseException) -> float | None:
         """Give the seconds until the next attempt of a task whose worker died, or None where none is left.
@@ -74,7 +77,11 @@ class Retry:
         together come back apart: of those only the one that kills its worker keeps failing. Which errors are
         retried is not asked, since no handler raised this one.
         """
-        delay = self._unless_stopped(_state(attempt, elapsed, error), None)
+        state = _state(attempt, elapsed, error)
+        try:
+            delay = self._unless_stopped(state, None)
+        except Exception:  # noqa: BLE001  # as above
+            delay = _instead_of(self, state, None)
         if delay is None:
             return None
         spread = min(_LONGEST_SPREAD, _FIRST_SPREAD * 2.0 ** min(attempt - 1, 30))
@@ -138,6 +145,12 @@ class _Jittered(wait_base):
     def __call__(self, retry_state: RetryCallState) -> float:
         delay = float(self._wait(retry_state))
         return delay - random.uniform(0, self._share) * delay  # noqa: S311  # spreading load, not keeping secrets
+
+
+def _instead_of(policy: Retry, state: RetryCallState, after: float | None) -> float | None:
+    """Decide by the default policy where one raises: a task must neither be lost nor be tried for ever for that."""
+    _log.exception("the retry policy %r raised; the default one decides", policy)
+    return ExponentialBackoff()._unless_stopped(state, after)  # noqa: SLF001  # of the same module
 
 
 def _at_most(max_attempts: int) -> stop_base:

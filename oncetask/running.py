@@ -139,13 +139,15 @@ class Run:
 
     async def _go_on(self) -> bool:
         """Begin the cleanup of a task whose handler was stopped."""
-        (task,) = self._lease.tasks
-        seconds = lease_seconds(task, self._handler, self._around.longest_lease)
-        (begun,) = await self._write(
-            lambda task, now: lifecycle.clean_up(task, until=now.latest + timedelta(seconds=seconds))
-        )
-        self._begin([begun.after], [payload_of(self._handler, begun.after)])
-        return True
+
+        def begin(task: Task, now: Now) -> Transition:
+            seconds = lease_seconds(task, self._handler, self._around.longest_lease)
+            return lifecycle.clean_up(task, until=now.latest + timedelta(seconds=seconds))
+
+        for begun in await self._write(begin):
+            self._begin([begun.after], [payload_of(self._handler, begun.after)])
+            return True
+        return False  # lost, while the handler was on its way out
 
     async def _record(self, ended: Ended) -> None:
         """Write how the attempt ended, upon the newest records."""

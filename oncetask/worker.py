@@ -143,7 +143,11 @@ class Worker:
         now = await self._store.now()
         steps: list[Transition] = []
         for task in found:
-            step = next_step(task, self._handlers[task.kind], longest_lease=self._longest_lease, now=now)
+            try:
+                step = next_step(task, self._handlers[task.kind], longest_lease=self._longest_lease, now=now)
+            except Exception:  # noqa: BLE001  # told; the others must not wait for it
+                _log.exception("what task %s needs cannot be decided; it is passed over", task.id)
+                continue
             if step is None:
                 self._line.forget([task])
             else:

@@ -281,3 +281,23 @@ class TestAfterCrash:
         )
 
         assert policy.after_crash(attempt=1, elapsed=0, error=LeaseLost()) is not None
+
+
+class TestBrokenPolicies:
+    """A strategy is user code, and may raise."""
+
+    def test_the_default_policy_decides(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Where a strategy raises, three attempts are made with a backoff, and the log says why."""
+
+        class Broken(tenacity.wait.wait_base):
+            def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+                msg = "only knows its own errors"
+                raise AttributeError(msg)
+
+        retry = Retry(stop=tenacity.stop_never, wait=Broken())
+        delays = [retry.next_delay(attempt=attempt, elapsed=0, error=ValueError()) for attempt in (1, 2, 3)]
+        crashes = [retry.after_crash(attempt=attempt, elapsed=0, error=ValueError()) for attempt in (1, 2, 3)]
+
+        assert [delay is None for delay in delays] == [delay is None for delay in crashes] == [False, False, True]
+        assert all(record.exc_info for record in caplog.records)
+        assert len(caplog.records) == 6
