@@ -14,6 +14,7 @@ Metrics, all with `oncetask.kind`:
 from __future__ import annotations
 
 import logging
+import traceback
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -84,8 +85,14 @@ class Telemetry:
         )
 
     def changed(self, transition: Transition) -> None:
-        """Tell of a change that was stored."""
-        self._count(transition)
+        """Tell of a change that was stored. Never raises, since a log filter or an exporter is user code."""
+        try:
+            self._count(transition)
+            self._log(transition)
+        except Exception:  # noqa: BLE001  # said where logging says of itself that it failed
+            traceback.print_exc()
+
+    def _log(self, transition: Transition) -> None:
         task, level = transition.after, _LEVELS.get(transition.event, logging.DEBUG)
         if not _log.isEnabledFor(level):
             return

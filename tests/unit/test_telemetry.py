@@ -298,3 +298,20 @@ def test_without_an_sdk_nothing_happens() -> None:
         assert not trace.get_current_span().is_recording()
     with pytest.raises(OSError, match="still locked"), telemetry.attempt([RUNNING], lambda: None):
         raise ERROR
+
+
+def test_telling_never_raises(capsys: pytest.CaptureFixture[str]) -> None:
+    """A log filter that raises is told on stderr, and what was stored goes its way."""
+
+    def broken(_: logging.LogRecord) -> bool:
+        msg = "a filter of the user's"
+        raise RuntimeError(msg)
+
+    log = logging.getLogger("oncetask")
+    log.addFilter(broken)
+    try:
+        for transition, *_ in ATTEMPTS.values():
+            Telemetry().changed(transition)
+    finally:
+        log.removeFilter(broken)
+    assert "a filter of the user's" in capsys.readouterr().err
