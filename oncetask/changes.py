@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from oncetask import lifecycle
 from oncetask.clock import Now
+from oncetask.errors import OncetaskError
 from oncetask.lifecycle import Transition
 from oncetask.payload import sort_out_ids
 from oncetask.task import Task
@@ -21,7 +22,7 @@ __all__ = ["Changes", "Event"]
 
 _CHUNK = 500
 
-_Change = Callable[[Sequence[Task]], Awaitable[tuple[int, list[str]]]]
+_Change = Callable[[Sequence[Task]], Awaitable["_Done"]]
 
 
 class Event(Protocol):
@@ -48,16 +49,21 @@ class Changes:
 
     async def of(self, tasks: Sequence[Task], event: Event) -> int:
         """Apply an event to tasks that were just read; counts those that it changed."""
-        changed, again = await self._change_once(tasks, event)
-        return changed + (await self.by_ids(again, event) if again else 0)
+        done = await self._change_once(tasks, event)
+        again = await self.by_ids(done.again, event) if done.again else 0
+        _raise_first(done.errors, done.changed + again)
+        return done.changed + again
 
     async def all(self, which: TaskFilter, event: Event) -> int:
         """Apply an event to all tasks that a filter finds; counts those that it changed."""
-        changed, after, full = 0, None, True
+        changed, after, full, errors = 0, None, True, list[OncetaskError]()
         while full:
             found = await self._store.find(which, limit=_CHUNK, after=after)
-            changed += await self.of(found, event)
+            done = await self._change_once(found, event)
+            changed += done.changed + (await self.by_ids(done.again, event) if done.again else 0)
+            errors += done.errors
             full, after = len(found) == _CHUNK, found[-1].id if found else None
+        _raise_first(errors, changed)
         return changed
 
     async def delete_by_ids(self, ids: Iterable[str]) -> int:
@@ -66,20 +72,22 @@ class Changes:
 
     async def _each_by_id(self, ids: Iterable[str], change: _Change) -> int:
         """Count what changes; a task that somebody else changed meanwhile is read and judged again."""
-        changed, (left, unfit) = 0, sort_out_ids(ids)
+        changed, errors, (left, unfit) = 0, list[OncetaskError](), sort_out_ids(ids)
         while left:
             chunk, left = left[:_CHUNK], left[_CHUNK:]
-            number, again = await change([task for task in await self._store.get(chunk) if task is not None])
-            changed += number
-            left += again
+            done = await change([task for task in await self._store.get(chunk) if task is not None])
+            changed += done.changed
+            errors += done.errors
+            left += done.again
         if unfit:
             more = f" and {len(unfit) - 1} more" if len(unfit) > 1 else ""
             msg = f"ids: {unfit[0]}{more}; {changed} of the others were changed as asked"
             raise ValueError(msg)
+        _raise_first(errors, changed)
         return changed
 
-    async def _change_once(self, tasks: Sequence[Task], event: Event) -> tuple[int, list[str]]:
-        """Apply an event to tasks as they were read; how many it changed, and the ids of those to be read again."""
+    async def _change_once(self, tasks: Sequence[Task], event: Event) -> _Done:
+        """Apply an event to tasks as they were read."""
         now = await self._store.now()
         transitions = [made for task in tasks if (made := event(task, now=now)) is not None]
         written = await self._store.apply(transitions)
@@ -88,15 +96,30 @@ class Changes:
                 self._telemetry.changed(transition)
         return _counted([t.before for t in transitions], written)
 
-    async def _delete_once(self, tasks: Sequence[Task]) -> tuple[int, list[str]]:
+    async def _delete_once(self, tasks: Sequence[Task]) -> _Done:
         now = await self._store.now()
         free = [task for task in tasks if lifecycle.may_delete(task, now)]
         return _counted(free, await self._store.delete(free))
 
 
-def _counted(tasks: Sequence[Task], written: Sequence[Written]) -> tuple[int, list[str]]:
-    for one in written:
-        if one.error is not None:
-            raise one.error
-    refused = [task.id for task, one in zip(tasks, written, strict=True) if not one.applied]
-    return len(tasks) - len(refused), refused
+class _Done(NamedTuple):
+    """What became of some tasks."""
+
+    changed: int
+    again: list[str]
+    """The ids of those that somebody else changed meanwhile: to be read again."""
+    errors: list[OncetaskError]
+    """Of those that cannot be written."""
+
+
+def _counted(tasks: Sequence[Task], written: Sequence[Written]) -> _Done:
+    errors = [one.error for one in written if one.error is not None]
+    again = [task.id for task, one in zip(tasks, written, strict=True) if not one.applied and one.error is None]
+    return _Done(len(tasks) - len(again) - len(errors), again, errors)
+
+
+def _raise_first(errors: Sequence[OncetaskError], changed: int) -> None:
+    """Raise what keeps a task from being written, after the others."""
+    if errors:
+        errors[0].add_note(f"{changed} of the others were changed as asked; {len(errors)} cannot be written")
+        raise errors[0]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from oncetask import Client, Payload, TaskNotFound, TaskStatus, Unsupported, lifecycle
-from oncetask.store import TaskStore
+from oncetask import Client, OncetaskError, Payload, TaskNotFound, TaskStatus, Unsupported, lifecycle
+from oncetask.lifecycle import Transition
+from oncetask.store import TaskStore, Written
 from oncetask.store.firestore import FirestoreStore
 from oncetask.task import NO_WAIT, Outcome, Task, TaskError
 from tests.contract.backends import Backend
@@ -301,6 +302,27 @@ class TestByIds:
         with pytest.raises(TypeError, match="ids must be several ids, not the single text 'ab'"):
             await getattr(client, verb)("ab")
         assert await unchanged(store, *tasks)
+
+    async def test_one_that_cannot_be_written_does_not_keep_the_others(
+        self, client: Client, store: TaskStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where the store cannot take one of the changes, the others are made, and then the error is raised."""
+        await stored(store, *(a_task(f"t{n:04}") for n in range(1_100)))
+        apply = store.apply
+
+        async def failing(transitions: Sequence[Transition]) -> list[Written]:
+            fit = iter(await apply([one for one in transitions if one.before.id != "t0007"]))
+            error = Written(error=OncetaskError("too large"))
+            return [error if one.before.id == "t0007" else next(fit) for one in transitions]
+
+        monkeypatch.setattr(store, "apply", failing)
+        with pytest.raises(OncetaskError, match="too large") as caught:
+            await client.cancel_tasks_by_ids(f"t{n:04}" for n in range(600))
+        assert caught.value.__notes__ == ["599 of the others were changed as asked; 1 cannot be written"]
+        with pytest.raises(OncetaskError, match="too large"):
+            await client.cancel_tasks_by_kind("greet")
+        found = await store.get([f"t{n:04}" for n in range(1_100)])
+        assert [task.id for task in found if task is not None and not task.is_cancelled] == ["t0007"]
 
     @only(FIRESTORE)
     async def test_five_thousand_take_few_calls(self, client: Client, store: TaskStore) -> None:

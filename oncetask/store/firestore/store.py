@@ -186,7 +186,7 @@ class FirestoreStore(TaskStore):
         return watch_due(self._opened, kinds, limit=limit, after=after)
 
     def watch_tasks(self, task_ids: Sequence[str]) -> AbstractAsyncContextManager[Feed[list[Task | None]]]:
-        """Listen to the documents, as one target."""
+        """Listen to the documents, a target for each."""
         return watch_tasks(self._opened, task_ids)
 
     def new_batch(self) -> Any:
