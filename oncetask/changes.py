@@ -50,9 +50,9 @@ class Changes:
     async def of(self, tasks: Sequence[Task], event: Event) -> int:
         """Apply an event to tasks that were just read; counts those that it changed."""
         done = await self._change_once(tasks, event)
-        again = await self.by_ids(done.again, event) if done.again else 0
-        _raise_first(done.errors, done.changed + again)
-        return done.changed + again
+        changed = done.changed + await self.by_ids(done.again, event)
+        _raise_first(done.errors, changed)
+        return changed
 
     async def all(self, which: TaskFilter, event: Event) -> int:
         """Apply an event to all tasks that a filter finds; counts those that it changed."""
@@ -60,7 +60,7 @@ class Changes:
         while full:
             found = await self._store.find(which, limit=_CHUNK, after=after)
             done = await self._change_once(found, event)
-            changed += done.changed + (await self.by_ids(done.again, event) if done.again else 0)
+            changed += done.changed + await self.by_ids(done.again, event)
             errors += done.errors
             full, after = len(found) == _CHUNK, found[-1].id if found else None
         _raise_first(errors, changed)

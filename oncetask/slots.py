@@ -19,7 +19,6 @@ class Slots:
     def __init__(self, total: int, handlers: Mapping[str, Handler]) -> None:
         """`total`: at most so many at a time; a handler's own `concurrency` limits its kind."""
         self._free = total
-        self._total = total
         self._room = {
             kind: total if h.concurrency is None else min(total, h.concurrency) for kind, h in handlers.items()
         }
@@ -29,11 +28,6 @@ class Slots:
     def free(self) -> int:
         """How many more tasks may start."""
         return self._free
-
-    @property
-    def taken(self) -> int:
-        """How many tasks run."""
-        return self._total - self._free
 
     def room(self) -> dict[str, int]:
         """Give the kinds that may start a task, and how many of each."""
