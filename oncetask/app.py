@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from oncetask.clock import Duration, seconds
+from oncetask.clock import Duration, check_instant, seconds
 from oncetask.context import Context
 from oncetask.errors import HandlerAlreadyRegistered, UnknownKind
-from oncetask.handlers import Cleanup, ErrorHandler, Handler, Middleware, check_function, is_async
+from oncetask.handlers import (
+    Cleanup,
+    ErrorHandler,
+    Handler,
+    Middleware,
+    check_function,
+    check_importable,
+    is_async,
+)
 from oncetask.payload import Payload, kind_of
 from oncetask.retry import ExponentialBackoff, Retry
 
@@ -52,10 +61,11 @@ class App:
         name: str = "default",
         *,
         timeout: Duration = DEFAULT_TIMEOUT,
+        deadline: datetime | None = None,
         retry: Retry | None = None,
         lifespan: Lifespan | None = None,
     ) -> None:
-        """`timeout` (seconds or timedelta) and `retry` are the defaults of its handlers.
+        """`timeout` (seconds or timedelta), `deadline` (aware) and `retry` are the defaults of its handlers.
 
         `lifespan`: makes an async context manager; what it yields is `ctx.state`. A worker opens it on its loop, and
         only that of the App that it was given, not of included ones.
@@ -65,6 +75,7 @@ class App:
             raise ValueError(msg)
         self.name = name
         self._timeout = seconds("timeout", timeout)
+        self._deadline = _check_deadline(deadline)
         self._retry = _check_retry(retry) or ExponentialBackoff()
         self._lifespan = lifespan
         self._handlers: dict[str, Handler] = {}
@@ -78,15 +89,21 @@ class App:
         payload_type: type[P],
         *,
         timeout: Duration | None = None,
+        deadline: datetime | None = None,
         retry: Retry | None = None,
         concurrency: int | None = None,
+        run_in: Literal["process"] | None = None,
     ) -> Registers[P]:
         """Register the function that runs this kind; `async def`, or `def`, which runs in a thread.
 
-        `timeout`: of one attempt, in seconds or as a timedelta. `concurrency`: per worker. What is left out is the
-        App's. Raises HandlerAlreadyRegistered where the kind has a handler.
+        `timeout`: of one attempt, in seconds or as a timedelta. `deadline`: the instant (aware) after which no task
+        of this kind runs any more. Both hold where the task itself says nothing; what is left out is the App's.
+        `concurrency`: per worker. `run_in="process"`: a `def` function runs in another process, which is killed when
+        it has to stop; for work that keeps a CPU busy. Raises HandlerAlreadyRegistered where the kind has a handler.
         """
-        return self._registers(payload_type, timeout=timeout, retry=retry, concurrency=concurrency)
+        return self._registers(
+            payload_type, timeout=timeout, deadline=deadline, retry=retry, concurrency=concurrency, run_in=run_in
+        )
 
     def batch_handler(
         self,
@@ -94,8 +111,10 @@ class App:
         *,
         max_batch: int = 100,
         timeout: Duration | None = None,
+        deadline: datetime | None = None,
         retry: Retry | None = None,
         concurrency: int | None = None,
+        run_in: Literal["process"] | None = None,
     ) -> RegistersBatch[P]:
         """Register the function that runs due tasks of one resource key in one call, as a list of their payloads.
 
@@ -103,7 +122,15 @@ class App:
         tasks say. What it returns is the result of every task; each keeps its own attempts. Otherwise as `handler`.
         """
         _check_count("max_batch", max_batch)
-        return self._registers(payload_type, timeout=timeout, retry=retry, concurrency=concurrency, max_batch=max_batch)
+        return self._registers(
+            payload_type,
+            timeout=timeout,
+            deadline=deadline,
+            retry=retry,
+            concurrency=concurrency,
+            run_in=run_in,
+            max_batch=max_batch,
+        )
 
     def cancellation_handler(
         self, payload_type: type[P], *, timeout: Duration | None = None, retry: Retry | None = None
@@ -123,8 +150,8 @@ class App:
             if kind in self._cleanups:
                 msg = f"kind {kind!r} has a cancellation handler already in app {self.name!r}"
                 raise HandlerAlreadyRegistered(msg)
-            is_coroutine = check_function(function, kind)
-            self._cleanups[kind] = Cleanup(function=function, is_async=is_coroutine, timeout=limit, retry=policy)
+            place = check_function(function, kind)
+            self._cleanups[kind] = Cleanup(function=function, runs_in=place, timeout=limit, retry=policy)
             return function
 
         return register
@@ -202,23 +229,31 @@ class App:
         payload_type: type[Payload],
         *,
         timeout: Duration | None,
+        deadline: datetime | None,
         retry: Retry | None,
         concurrency: int | None,
+        run_in: Literal["process"] | None,
         max_batch: int | None = None,
     ) -> Callable[[F], F]:
         kind = _check_payload_type(payload_type)
+        if run_in not in {None, "process"}:
+            msg = f"run_in must be 'process', or left out, not {run_in!r}"
+            raise ValueError(msg)
         if concurrency is not None:
             _check_count("concurrency", concurrency)
         limit = self._timeout if timeout is None else seconds("timeout", timeout)
+        end = _check_deadline(deadline) or self._deadline
         policy = _check_retry(retry) or self._retry
 
         def register(function: F, /) -> F:
             self._refuse_second(kind)
+            check = check_function if run_in is None else check_importable
             self._handlers[kind] = Handler(
                 payload_type=payload_type,
                 function=function,
-                is_async=check_function(function, kind),
+                runs_in=check(function, kind),
                 timeout=limit,
+                deadline=end,
                 retry=policy,
                 concurrency=concurrency,
                 max_batch=max_batch,
@@ -239,6 +274,10 @@ def _check_payload_type(payload_type: type[Payload]) -> str:
         msg = f"a handler is registered for a Payload class, not for {payload_type!r}"
         raise TypeError(msg)
     return kind_of(payload_type)
+
+
+def _check_deadline(deadline: datetime | None) -> datetime | None:
+    return None if deadline is None else check_instant("deadline", deadline)
 
 
 def _check_count(name: str, value: int) -> None:

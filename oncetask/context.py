@@ -6,23 +6,26 @@ import asyncio
 import logging
 import threading
 from contextvars import ContextVar
+from copy import copy
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, Unpack
 
 from oncetask.client import Client
 from oncetask.clock import Duration, seconds
 from oncetask.enqueueing import EnqueueOptions, new_task
-from oncetask.errors import LeaseLost, OncetaskError, TaskAborted, TaskTimeout
+from oncetask.errors import LeaseLost, OncetaskError, TaskAborted, TaskExpired, TaskTimeout, Unsupported
 from oncetask.lifecycle import attempt_of, is_cleanup
+from oncetask.store.document import new_progress
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping, Sequence
+    from collections.abc import Callable, Iterable, MutableMapping, Sequence
     from datetime import datetime
 
+    from oncetask.clock import StoreClock
     from oncetask.payload import Payload
-    from oncetask.task import Task
+    from oncetask.task import Progress, Task
 
-__all__ = ["AbortReason", "AbortSignal", "Context", "current_context", "running_context"]
+__all__ = ["AbortReason", "AbortSignal", "Context", "TimeLimit", "current_context", "running_context"]
 
 AbortReason = Literal["timeout", "deadline", "cancelled", "shutdown", "budget", "lease-lost"]
 
@@ -36,6 +39,33 @@ def current_context() -> Context:
     except LookupError:
         msg = "current_context() works only below a running handler"
         raise OncetaskError(msg) from None
+
+
+_ERRORS: dict[AbortReason, type[OncetaskError]] = {
+    "timeout": TaskTimeout,
+    "deadline": TaskExpired,
+    "lease-lost": LeaseLost,
+}
+
+
+class TimeLimit(NamedTuple):
+    """When a run is told to stop, and what for."""
+
+    reason: Literal["timeout", "deadline"]
+    ends: float
+    """The reading of this machine's monotonic clock."""
+    at: datetime
+
+    @classmethod
+    def from_now(cls, timeout: float, deadline: datetime | None, clock: StoreClock) -> Self:
+        """Say when a run that starts now has to stop: after `timeout` seconds or at its deadline, whichever is first.
+
+        Should the two fall together, it is the deadline, after which there is no other attempt.
+        """
+        now, reading = clock.now(), clock.monotonic()
+        if deadline is not None and (left := (deadline - now.latest).total_seconds()) <= timeout:
+            return cls("deadline", reading + left, deadline)
+        return cls("timeout", reading + timeout, now.earliest + timedelta(seconds=timeout))
 
 
 class AbortSignal:
@@ -70,28 +100,32 @@ class Context:
         *,
         tasks: Sequence[Task],
         payload: Payload | None,
-        client: Client,
+        client: Client | None,
         state: Any,  # whatever the app's lifespan yields
+        clock: StoreClock,
         fencing_token: int,
-        limit: float,
+        limit: TimeLimit,
         signal: AbortSignal,
+        tell: Callable[[Progress], None],
     ) -> None:
-        """`limit`: the seconds that this run may take, from now. `tasks`: several for a batch handler, in order."""
+        """`tasks`: several for a batch handler, in order. `tell`: takes what it says of its progress, on any thread.
+
+        `client`: None in a process of its own, where `state` is None as well.
+        """
         self.task = tasks[0]
         """The task as it was claimed; of a batch, the first."""
         self.tasks = tuple(tasks)
         """The tasks of this run: those of a batch, else just the one."""
-        self.client = client
-        self.state = state
+        self.limit = limit
         self.fencing_token = fencing_token
         """The version time of the claim in µs: constant for the lease, rising per task. Hand it to systems that can
         refuse a writer who comes too late. A cleanup has one of its own, which is greater than its handler's."""
         self._payload = payload
+        self._client = client
+        self._state = state
         self._signal = signal
-        self._clock = client.store.clock
-        self._ends = self._clock.monotonic() + limit
-        self.deadline: datetime = self._clock.now().earliest + timedelta(seconds=limit)
-        """When this run is told to stop (aware)."""
+        self._clock = clock
+        self._tell = tell
         self._staged: dict[str, Task] = {}
         self._batch: Any = None
 
@@ -105,6 +139,22 @@ class Context:
             msg = f"the payload of task {self.task_id!r} does not validate; its raw form is ctx.task.data"
             raise OncetaskError(msg)
         return self._payload
+
+    @property
+    def client(self) -> Client:
+        """The worker's client. Raises Unsupported in a handler that runs in a process of its own."""
+        if self._client is None:
+            msg = "ctx.client and ctx.batch stay in the worker's process; in this one connect_sync() makes a client"
+            raise Unsupported(msg)
+        return self._client
+
+    @property
+    def state(self) -> Any:  # whatever the app's lifespan yields
+        """What the App's lifespan yields. Raises Unsupported in a handler that runs in a process of its own."""
+        if self._client is None:
+            msg = "ctx.state stays in the worker's process: open here what the handler needs here"
+            raise Unsupported(msg)
+        return self._state
 
     @property
     def task_id(self) -> str:
@@ -122,13 +172,18 @@ class Context:
         return max(map(attempt_of, self.tasks))
 
     @property
+    def deadline(self) -> datetime:
+        """When this run is told to stop (aware): at the end of its time limit, or at the task's deadline before."""
+        return self.limit.at
+
+    @property
     def remaining(self) -> float:
-        """Seconds until this run is told to stop; never negative."""
-        return max(0.0, self._ends - self._clock.monotonic())
+        """Seconds until this run is told to stop; never negative. What to give a library as its own time limit."""
+        return max(0.0, self.limit.ends - self._clock.monotonic())
 
     @property
     def aborted(self) -> bool:
-        """True once this run has been told to stop."""
+        """True once this run has been told to stop. A process of its own is killed instead, and never sees it."""
         return self._signal.reason is not None
 
     @property
@@ -145,13 +200,22 @@ class Context:
         return self._signal.wait_sync(None if timeout is None else seconds("timeout", timeout, zero=True))
 
     def raise_if_aborted(self) -> None:
-        """Raise TaskTimeout, LeaseLost or TaskAborted once this run has been told to stop."""
+        """Raise TaskTimeout, TaskExpired, LeaseLost or TaskAborted once this run has been told to stop."""
         reason = self._signal.reason
-        if reason is None:
-            return
-        error = {"timeout": TaskTimeout, "lease-lost": LeaseLost}.get(reason, TaskAborted)
-        msg = f"task {self.task_id!r} was told to stop: {reason}"
-        raise error(msg)
+        if reason is not None:
+            msg = f"task {self.task_id!r} was told to stop: {reason}"
+            raise _ERRORS.get(reason, TaskAborted)(msg)
+
+    def progress(self, fraction: float | None, message: str | None = None, data: object = None) -> None:
+        """Tell how far this run is: everybody who watches or shows the task sees it, and so does the next attempt.
+
+        Not awaited: the engine writes it, at most once a second and the last one always, together with whatever else
+        is written. That a write fails is logged, and harms nobody. `fraction`: 0 to 1, None where that is not known.
+        `message`: cut to 2 KiB. `data`: anything that JSON can hold, up to 8 KiB.
+
+        Raises TypeError and ValueError for values that cannot be kept, PayloadTooLarge.
+        """
+        self._tell(new_progress(fraction, message, data, at=self._clock.now().earliest))
 
     def enqueue(self, payload: Payload, **options: Unpack[EnqueueOptions]) -> str:
         """Stage a new task and give its id: it is stored together with this task's completion, or not at all.
@@ -159,8 +223,7 @@ class Context:
         Not awaited. One whose id exists or is staged already is left out. Options and errors: `Client.enqueue`'s.
         """
         task = new_task(payload, options, self._clock.now(), place=len(self._staged))
-        if task.id not in {own.id for own in self.tasks}:
-            self._staged.setdefault(task.id, task)
+        self.stage([task])
         return task.id
 
     @property
@@ -172,6 +235,20 @@ class Context:
         if self._batch is None:
             self._batch = self.client.store.new_batch()
         return self._batch
+
+    def stage(self, tasks: Iterable[Task]) -> None:
+        """Add records that are made already."""
+        own = {task.id for task in self.tasks}
+        for task in tasks:
+            if task.id not in own:
+                self._staged.setdefault(task.id, task)
+
+    def only(self, tasks: Sequence[Task]) -> Context:
+        """Give the same context with some of its tasks."""
+        other = copy(self)
+        other.task, other.tasks = tasks[0], tuple(tasks)
+        other._payload = self._payload if tasks[0] is self.task else None  # noqa: SLF001  # its own class
+        return other
 
     @property
     def staged(self) -> tuple[tuple[Task, ...], Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from oncetask import lifecycle
 from oncetask.claims import elapsed
-from oncetask.execution import Completed, Ended, Failed, Interrupted, Snoozed
+from oncetask.execution import Completed, Ended, Expired, Failed, Interrupted, Snoozed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["ending"]
 
 
-def ending(ended: Ended, handler: Handler) -> Callable[[Task, Now], Transition]:
+def ending(  # noqa: PLR0911  # one answer for each end
+    ended: Ended, handler: Handler
+) -> Callable[[Task, Now], Transition]:
     """Give what makes the transition of each task that took part, from its newest record and the store's time."""
     cleanup = handler.has_cleanup
     match ended:
@@ -30,6 +32,8 @@ def ending(ended: Ended, handler: Handler) -> Callable[[Task, Now], Transition]:
             return lambda task, now: lifecycle.fail(
                 task, error, delay=backoff.delay(task, now), now=now, has_cleanup=cleanup, is_alive=alive
             )
+        case Expired():
+            return lambda task, now: _expire(task, now, ended, handler)
         case Snoozed(delay):
             return lambda task, now: lifecycle.snooze(task, delay=delay, now=now, has_cleanup=cleanup)
         case Interrupted("cancelled", ended=False):
@@ -38,6 +42,17 @@ def ending(ended: Ended, handler: Handler) -> Callable[[Task, Now], Transition]:
             return lambda task, _: lifecycle.give_back_attempt(task)
         case Interrupted():
             return lambda task, now: lifecycle.give_back(task, now=now, has_cleanup=cleanup)
+
+
+def _expire(task: Task, now: Now, ended: Expired, handler: Handler) -> Transition:
+    """End a task whose deadline it was; to the other members of its batch it did nothing."""
+    cleanup, own = handler.has_cleanup, handler.deadline_of(task)
+    if task.is_cancelled or (own is not None and own <= ended.deadline):
+        alive = not ended.ended
+        return lifecycle.expire(task, ended.error, began=ended.began, now=now, has_cleanup=cleanup, is_alive=alive)
+    if ended.ended:
+        return lifecycle.give_back(task, now=now, has_cleanup=cleanup)
+    return lifecycle.give_back_attempt(task)
 
 
 class _Backoff:

@@ -28,6 +28,9 @@ class EnqueueOptions(TypedDict, total=False):
     """Not before so many seconds (or this timedelta) from now."""
     timeout: Duration
     """The time limit of one attempt, in seconds or as a timedelta; left out: the handler's, else the app's."""
+    deadline: datetime
+    """The instant (aware) at which the task ends `done-expired`, whether it runs or not, unless it is done by then;
+    left out: the handler's, else the app's. It has to be later than `wait_until`."""
     owner: str | None
     """The end user this task belongs to, for filters and security rules."""
 
@@ -42,15 +45,18 @@ def new_task(payload: Payload, options: EnqueueOptions, now: Now, *, place: int 
         raise TypeError(msg)
     data = payload.to_data()
     check_size(data=data)
+    created_at = now.earliest + timedelta(microseconds=place)
+    wait_until = _wait_until(payload, options, now.earliest)
     key = options["resource_key"] if "resource_key" in options else payload.resource_key()
     task = Task(
         id=_task_id(payload, options),
         kind=payload.kind,
         data=data,
         resource_key=check_resource_key(key),
-        wait_until=_wait_until(payload, options, now.earliest) or now.earliest + timedelta(microseconds=place),
-        created_at=now.earliest + timedelta(microseconds=place),
+        wait_until=wait_until or created_at,
+        created_at=created_at,
         timeout=seconds("timeout", options["timeout"]) if "timeout" in options else None,
+        deadline=_deadline(options["deadline"], wait_until) if "deadline" in options else None,
         owner=check_indexed("owner", options.get("owner")),
         create_id=uuid4().hex,
     )
@@ -72,3 +78,12 @@ def _wait_until(payload: Payload, options: EnqueueOptions, now: datetime) -> dat
         return now + timedelta(seconds=seconds("delay", options["delay"], zero=True))
     instant = options["wait_until"] if "wait_until" in options else payload.wait_until()
     return None if instant is None else check_instant("wait_until", instant)
+
+
+def _deadline(deadline: datetime, wait_until: datetime | None) -> datetime:
+    """Check a deadline. One that has passed is fine: such a task ends at once, and its error handlers are told."""
+    instant = check_instant("deadline", deadline)
+    if wait_until is not None and instant <= wait_until:
+        msg = f"deadline must be later than wait_until, {wait_until}, not {deadline!r}: the task could never run"
+        raise ValueError(msg)
+    return instant

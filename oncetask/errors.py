@@ -47,7 +47,7 @@ __all__ = [
 
 
 class OncetaskError(Exception):
-    """The root of everything that oncetask raises on purpose."""
+    """The root of everything that oncetask raises on purpose. All of them can be pickled."""
 
 
 class TaskNotFound(OncetaskError):
@@ -58,6 +58,9 @@ class TaskNotFound(OncetaskError):
         super().__init__(f"no task has the id {task_id!r} in this environment")
         self.task_id = task_id
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.task_id,), vars(self)
+
 
 class UnknownKind(OncetaskError):
     """No handler of the App at hand is registered for this kind."""
@@ -67,6 +70,10 @@ class UnknownKind(OncetaskError):
         names = ", ".join(sorted(known)) or "none"
         super().__init__(f"kind {kind!r} has no handler in this app; it has handlers for: {names}")
         self.kind = kind
+        self.known = tuple(known)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.kind, self.known), vars(self)
 
 
 class InvalidPayload(OncetaskError, ValueError):
@@ -126,6 +133,9 @@ class Snooze(Exception):  # an instruction, named as handlers say it
         super().__init__(f"snoozed for {delay}")
         self.delay = delay
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.delay,), vars(self)
+
 
 class RetryAfter(Exception):  # an instruction, named as handlers say it
     """Raised by a handler: this attempt failed; if the policy grants another one, it starts after `delay`."""
@@ -134,3 +144,6 @@ class RetryAfter(Exception):  # an instruction, named as handlers say it
         """`delay`: seconds or timedelta. `message`: what is kept as the reason of the failure."""
         super().__init__(message or f"to be tried again after {delay}")
         self.delay = delay
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.delay, *self.args), vars(self)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import to_jsonable_python
-
+from oncetask import lifecycle
 from oncetask.clock import seconds
-from oncetask.context import AbortReason, AbortSignal, Context, running_context
+from oncetask.context import AbortReason, AbortSignal, Context, TimeLimit, running_context
 from oncetask.errors import (
     Discard,
     InvalidPayload,
@@ -23,23 +24,28 @@ from oncetask.errors import (
     RetryAfter,
     Snooze,
     TaskAborted,
+    TaskExpired,
     TaskTimeout,
 )
 from oncetask.handlers import is_async
-from oncetask.store.document import check_size
+from oncetask.processes import Job
+from oncetask.store.document import UnstorableResult, check_size, result_of
 from oncetask.threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from oncetask.client import Client
     from oncetask.handlers import CallNext, ErrorHandler, Handler
     from oncetask.payload import Payload
-    from oncetask.task import Task
+    from oncetask.processes import Processes
+    from oncetask.task import Progress, Task
 
-__all__ = ["Completed", "Ended", "Execution", "Failed", "Interrupted", "Snoozed", "payload_of"]
+__all__ = ["Completed", "Ended", "Execution", "Expired", "Failed", "Interrupted", "Snoozed", "payload_of"]
 
 _REPORT_SECONDS = 10.0
+_LONGEST_START = 60.0
 _log = logging.getLogger("oncetask")
 
 
@@ -66,6 +72,19 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Expired:
+    """A deadline passed, of one of the tasks at least: those up to `deadline`.
+
+    `began`: the handler had been started. `ended`: as for `Failed`.
+    """
+
+    error: TaskExpired
+    deadline: datetime
+    began: bool = True
+    ended: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Snoozed:
     """The handler wants to run again, `delay` seconds later."""
 
@@ -80,7 +99,7 @@ class Interrupted:
     ended: bool
 
 
-Ended = Completed | Failed | Snoozed | Interrupted
+Ended = Completed | Failed | Expired | Snoozed | Interrupted
 
 
 def payload_of(handler: Handler, task: Task) -> Payload | InvalidPayload:
@@ -102,14 +121,24 @@ class Execution:
         *,
         client: Client,
         state: object,
+        processes: Processes,
         abort_grace: float,
+        tell: Callable[[Progress], None],
     ) -> None:
-        """`tasks`: as claimed, with their `payloads`; one that does not validate fails the attempt when it runs."""
+        """`tasks`: as claimed, with their `payloads`; one that does not validate fails the attempt when it runs.
+
+        `tell`: takes what the handler says of its progress, as long as it runs.
+        """
         self._handler = handler
         self._to_call = handler.called_for(tasks[0])
+        self._deadline = min(filter(None, map(handler.deadline_of, tasks)), default=None)
         self._telemetry = client.telemetry
+        self._clock = client.store.clock
+        self._processes = processes
         self._abort_grace = abort_grace
+        self._tell = tell
         self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
         self._signal = AbortSignal()
         self._invalid = next((payload for payload in payloads if isinstance(payload, InvalidPayload)), None)
         self._payloads = [payload for payload in payloads if not isinstance(payload, InvalidPayload)]
@@ -118,31 +147,37 @@ class Execution:
             payload=None if self._invalid else self._payloads[0],
             client=client,
             state=state,
+            clock=self._clock,
             fencing_token=max(task.version for task in tasks),
-            limit=self._to_call.limit,
+            limit=TimeLimit.from_now(self._to_call.limit, self._deadline, self._clock),
             signal=self._signal,
+            tell=self._take_progress,
         )
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self._call: asyncio.Task[object] | None = None
         self.thread: asyncio.Future[object] | None = None
         """The thread of a `def` handler; it takes up its slot until it ends, even where it was abandoned."""
+        self._timer: asyncio.TimerHandle | None = None
         self._grace: asyncio.TimerHandle | None = None
 
     async def run(self) -> Ended:
         """Run the handler until it ends, or until it is told to stop and does not within the grace."""
         if self._signal.reason is not None:
             return Interrupted(self._signal.reason, ended=True)
+        if too_late := self._too_late():
+            return too_late
         if self._invalid is not None:
             return Failed(self._invalid)
-        timer = self._loop.call_later(self._to_call.limit, self.abort, "timeout")
+        # A process takes its time to start, which the handler's limit does not count.
+        self._limit_from_now(_LONGEST_START if self._to_call.runs_in == "process" else 0.0)
         self._call = self._loop.create_task(self._through_middlewares(), name=f"oncetask {self._context.task_id}")
         self._call.add_done_callback(self._note_end)
         try:
             await self._finished
         finally:
-            timer.cancel()
-            if self._grace is not None:
-                self._grace.cancel()
+            for timer in (self._timer, self._grace):
+                if timer is not None:
+                    timer.cancel()
             if not self._finished.done():
                 self._call.cancel()
         return self._judge(self._call)
@@ -163,14 +198,17 @@ class Execution:
         if self._call is not None:
             self._abandon()
 
-    async def report(self, error: Exception) -> None:
+    async def report(self, ended: Failed | Expired) -> None:
         """Tell the error handlers of a failed attempt; one that fails itself is logged and harms nobody."""
-        token = running_context.set(self._context)
+        context = self._context
+        if isinstance(ended, Expired) and len(context.tasks) > 1:
+            context = context.only([task for task in context.tasks if self._is_over(task, ended.deadline)])
+        token = running_context.set(context)
         try:
             for function in self._handler.error_handlers:
                 try:
                     async with asyncio.timeout(_REPORT_SECONDS):
-                        await self._tell(function, error)
+                        await _call(function, context, ended.error)
                 except (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt):  # user code raises anything
                     if (task := asyncio.current_task()) is not None and task.cancelling():
                         raise
@@ -178,11 +216,41 @@ class Execution:
         finally:
             running_context.reset(token)
 
-    async def _tell(self, function: ErrorHandler, error: Exception) -> None:
-        args = (self._context, error)
-        answer = function(*args) if is_async(function) else await in_thread(function, *args)
-        if inspect.isawaitable(answer):
-            await answer
+    def describe(self, running: asyncio.Task[Any] | None) -> str | None:
+        """Name the handler if this is the asyncio task that runs it."""
+        if running is None or running is not self._call:
+            return None
+        return f"the handler of kind {self._context.kind}, task {self._context.task_id}"
+
+    def _limit_from_now(self, allowance: float = 0.0) -> TimeLimit:
+        """Start to count the time that the handler may take, `allowance` seconds more than its own limit."""
+        if self._timer is not None:
+            self._timer.cancel()
+        limit = TimeLimit.from_now(self._to_call.limit + allowance, self._deadline, self._clock)
+        self._context.limit = limit
+        self._timer = self._loop.call_later(limit.ends - self._clock.monotonic(), self.abort, limit.reason)
+        return limit
+
+    def _too_late(self) -> Expired | None:
+        now, deadline_of = self._clock.now(), self._handler.deadline_of
+        if not any(lifecycle.is_expired(task, deadline_of(task), now) for task in self._context.tasks):
+            return None
+        assert self._deadline is not None  # noqa: S101  # one of them has expired
+        error = TaskExpired(f"the deadline {self._deadline} passed before the handler was started")
+        return Expired(error, self._deadline, began=False)
+
+    def _is_over(self, task: Task, deadline: datetime) -> bool:
+        own = self._handler.deadline_of(task)
+        return own is not None and own <= deadline
+
+    def _take_progress(self, progress: Progress) -> None:
+        """Pass it on, from whatever thread; what an abandoned handler says does not count any more."""
+        if threading.get_ident() == self._loop_thread:
+            if not self._finished.done():
+                self._tell(progress)
+        else:
+            with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+                self._loop.call_soon_threadsafe(self._take_progress, progress)
 
     def _note_end(self, call: asyncio.Task[object]) -> None:
         if not call.cancelled():
@@ -200,7 +268,7 @@ class Execution:
             self._abort_grace,
             self._context.task_id,
         )
-        if self.thread is not None and self._call is not None:
+        if self._to_call.runs_in != "loop" and self._call is not None:
             self._call.cancel()
         self._finished.set_result(None)
 
@@ -224,10 +292,23 @@ class Execution:
     async def _in_function(self) -> object:
         call = self._to_call
         payload = self._payloads if call.takes_list else self._payloads[0]
-        if call.is_async:
-            return await call.function(self._context, payload)  # type: ignore[misc]  # is_async: it is awaitable
-        self.thread = in_thread(call.function, self._context, payload)
-        return await asyncio.shield(self.thread)
+        match call.runs_in:
+            case "loop":
+                return await call.function(self._context, payload)  # type: ignore[misc]  # it is awaitable
+            case "thread":
+                self.thread = in_thread(call.function, self._context, payload)
+                return await asyncio.shield(self.thread)
+            case "process":
+                job = Job(self._context.tasks, payload, self._context.fencing_token, self._clock)
+                answer = await self._processes.run(
+                    call.function, job, begin=self._begin_in_process, tell=self._take_progress
+                )
+                self._context.stage(answer.staged)
+                return answer.returned
+
+    def _begin_in_process(self) -> TimeLimit | None:
+        """Say that a process may start the handler, and how long that may take; None: it is too late for that."""
+        return None if self._signal.reason is not None else self._limit_from_now()
 
     def _judge(self, call: asyncio.Task[object]) -> Ended:
         """Say how the attempt ended; one that was told to stop is never complete, since it may have stopped early."""
@@ -250,22 +331,31 @@ class Execution:
         if reason == "timeout":
             timeout = TaskTimeout(f"the attempt reached its time limit of {self._to_call.limit:g} s")
             return Failed(timeout, ended=ended)
+        if reason == "deadline" and self._deadline is not None:
+            late = TaskExpired(f"the deadline {self._deadline} passed while the handler ran")
+            return Expired(late, self._deadline, ended=ended)
         return Interrupted(reason, ended)
 
     def _completed(self, returned: object) -> Ended:
-        """Put the result into its JSON form; trying again would only repeat the handler's effects, so that is final."""
+        """Put the result into its JSON form. That it has none is final, since the handler has done its work."""
         try:
-            result = None if returned is None else to_jsonable_python(returned)
+            result = result_of(returned)
             if result is not None:
                 for task in self._context.tasks:
                     check_size(data=task.data, result=result)
-        except PayloadTooLarge as error:
+        except (PayloadTooLarge, UnstorableResult) as error:
             return Failed(error, final=True)
-        except Exception as error:  # noqa: BLE001  # a serialiser is user code and may raise anything
-            unfit = TypeError(f"the handler's result, a {type(returned).__name__}, cannot be stored as JSON: {error}")
-            return Failed(unfit, final=True)
+        except ValueError as error:  # NaN or infinity
+            return Failed(UnstorableResult(f"the handler's result cannot be stored as JSON: {error}"), final=True)
         staged, batch = self._context.staged
         return Completed(result, staged, batch)
+
+
+async def _call(function: ErrorHandler, context: Context, error: Exception) -> None:
+    args = (context, error)
+    answer = function(*args) if is_async(function) else await in_thread(function, *args)
+    if inspect.isawaitable(answer):
+        await answer
 
 
 def _failed(error: Exception) -> Ended:
@@ -276,7 +366,7 @@ def _failed(error: Exception) -> Ended:
                 return Snoozed(seconds("Snooze(delay)", error.delay, zero=True))
             case RetryAfter():
                 return Failed(error, after=seconds("RetryAfter(delay)", error.delay, zero=True))
-            case Discard():
+            case Discard() | UnstorableResult():  # to try again would only repeat the handler's effects
                 return Failed(error, final=True)
     except (TypeError, ValueError) as wrong:
         return Failed(wrong)

@@ -6,22 +6,37 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from oncetask.context import Context
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from oncetask.payload import Payload
     from oncetask.retry import Retry
     from oncetask.task import Task
 
-__all__ = ["Call", "CallNext", "Cleanup", "ErrorHandler", "Handler", "Middleware", "check_function", "is_async"]
+__all__ = [
+    "Call",
+    "CallNext",
+    "Cleanup",
+    "ErrorHandler",
+    "Handler",
+    "Middleware",
+    "Place",
+    "check_function",
+    "check_importable",
+    "is_async",
+]
 
 CallNext = Callable[[], Awaitable[object]]
 """What a middleware calls to go on: the next middleware, or the handler; gives what the handler returns."""
 
 Middleware = Callable[[Context, CallNext], Awaitable[object]]
 ErrorHandler = Callable[[Context, Exception], Awaitable[None] | None]
+Place = Literal["loop", "thread", "process"]
+"""Where a function runs: `async def` on the worker's event loop, `def` in a thread or in a process of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +44,7 @@ class Cleanup:
     """A kind's cancellation handler."""
 
     function: Callable[[Context, Any], object]
-    is_async: bool
+    runs_in: Place
     timeout: float | None
     """Seconds that one attempt may take; None: as long as one at the task."""
     retry: Retry | None
@@ -42,9 +57,11 @@ class Handler:
 
     payload_type: type[Payload]
     function: Callable[[Context, Any], object]
-    is_async: bool
+    runs_in: Place
     timeout: float
     """Seconds that one attempt may take, where the task itself says nothing."""
+    deadline: datetime | None = None
+    """The moment after which no task of this kind runs any more, where the task itself says nothing."""
     retry: Retry
     concurrency: int | None
     """How many calls for this kind one worker runs at a time; None: as many as it has slots."""
@@ -60,34 +77,50 @@ class Handler:
         """True where there is something to call for a cancelled task."""
         return self.cleanup is not None
 
+    def deadline_of(self, task: Task) -> datetime | None:
+        """Give the moment at which a task of this kind ends, done or not; None: never. A cleanup knows none."""
+        return None if task.is_cancelled else task.deadline or self.deadline
+
     def called_for(self, task: Task) -> Call:
         """Say what is called for a task as it stands, its handler or its cleanup, and under which limits."""
         if self.cleanup is not None and task.is_cancelled:
             cleanup = self.cleanup
             limit = cleanup.timeout or task.timeout or self.timeout
-            return Call(cleanup.function, cleanup.is_async, limit, cleanup.retry or self.retry)
+            return Call(cleanup.function, cleanup.runs_in, limit, cleanup.retry or self.retry)
         if self.max_batch is not None:
-            return Call(self.function, self.is_async, self.timeout, self.retry, takes_list=True)
-        return Call(self.function, self.is_async, task.timeout or self.timeout, self.retry)
+            return Call(self.function, self.runs_in, self.timeout, self.retry, takes_list=True)
+        return Call(self.function, self.runs_in, task.timeout or self.timeout, self.retry)
 
 
 class Call(NamedTuple):
     """One call of user code for a task."""
 
     function: Callable[[Context, Any], object]
-    is_async: bool
+    runs_in: Place
     limit: float
     """Seconds that it may take."""
     retry: Retry
     takes_list: bool = False
 
 
-def check_function(function: object, kind: str) -> bool:
-    """Check that something can be called as a handler, and tell whether it is `async def`."""
+def check_function(function: object, kind: str) -> Place:
+    """Check that something can be called as a handler, and tell where it runs: on the loop, or in a thread."""
     if not callable(function) or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         msg = f"the handler of kind {kind!r} must be a function (ctx, payload), `async def` or `def`, not {function!r}"
         raise TypeError(msg)
-    return is_async(function)
+    return "loop" if is_async(function) else "thread"
+
+
+def check_importable(function: object, kind: str) -> Place:
+    """Check that another process can find a handler by its name."""
+    name = getattr(function, "__qualname__", "<")
+    if check_function(function, kind) == "loop" or not inspect.isfunction(function) or "<" in name:
+        msg = (
+            f"the handler of kind {kind!r} with run_in='process' must be a `def` function of a module, which another "
+            f"process can import by its name, not {function!r}"
+        )
+        raise TypeError(msg)
+    return "process"
 
 
 def is_async(function: Callable[..., object]) -> bool:

@@ -17,19 +17,21 @@ from oncetask import lifecycle
 from oncetask.errors import LeaseLost, OncetaskError, StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
     from typing import Any
 
     from oncetask.clock import Now
     from oncetask.context import AbortReason
     from oncetask.lifecycle import Transition
     from oncetask.store import TaskStore, Written
-    from oncetask.task import Task
+    from oncetask.task import Progress, Task
 
 __all__ = ["Lease"]
 
 _RENEWED_AT = 1 / 3
 _WATCHED_AFTER_SECONDS = 0.2
+_TOLD_AFTER_SECONDS = 0.1
+_TOLD_EVERY_SECONDS = 1.0
 _BREATH_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
 _log = logging.getLogger("oncetask")
@@ -38,14 +40,21 @@ _log = logging.getLogger("oncetask")
 class Lease:
     """What a worker holds while it runs a task, or the members of a batch."""
 
-    def __init__(self, store: TaskStore, tasks: Sequence[Task], *, duration: float) -> None:
-        """`tasks`: as claimed. `duration`: seconds that each renewal adds."""
+    def __init__(
+        self, store: TaskStore, tasks: Sequence[Task], *, duration: float, stored: Callable[[Transition], None]
+    ) -> None:
+        """`tasks`: as claimed. `duration`: seconds that each renewal adds. `stored`: is told of every write, once."""
         self._held = {task.id: task for task in tasks}
         self._ids = {task.id: task.lease_owner or "" for task in tasks}
         self._store = store
         self._duration = timedelta(seconds=duration)
+        self._stored = stored
         self._writing = asyncio.Lock()
         self._stop: Callable[[AbortReason], None] = _ignore
+        self._keepers: set[asyncio.Task[None]] = set()
+        self._progress: Progress | None = None
+        self._progress_timer: asyncio.TimerHandle | None = None
+        self._progress_at = float("-inf")
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -59,12 +68,11 @@ class Lease:
         What runs for longer than a moment is watched for cancels. Shorter ones learn of it when they write.
         """
         loop = asyncio.get_running_loop()
-        keepers: set[asyncio.Task[None]] = set()
 
         def start() -> None:
-            keepers.add(loop.create_task(self._renew(renewed - first)))
+            self._keep(self._renew(renewed - first))
             if not any(map(lifecycle.is_cleanup, self.tasks)):  # a cleanup is not stopped by a cancel any more
-                keepers.add(loop.create_task(self._watch()))
+                self._keep(self._watch())
 
         renewed = self._duration.total_seconds() * _RENEWED_AT
         first = min(_WATCHED_AFTER_SECONDS, renewed)
@@ -78,10 +86,24 @@ class Lease:
         finally:
             self._stop = _ignore
             timer.cancel()
-            for keeper in keepers:
+            if self._progress_timer is not None:
+                self._progress_timer.cancel()
+            for keeper in self._keepers:
                 keeper.cancel()
-            if keepers:
-                await asyncio.wait(keepers)
+            if self._keepers:
+                await asyncio.wait(self._keepers)
+
+    def tell(self, progress: Progress) -> None:
+        """Keep what the running handler says of how far it is: it goes along with the next write.
+
+        One is sent for it soon, but none sooner than a second after the last one, so that the newest of a quick
+        sequence gets stored and those between are left out.
+        """
+        self._progress = progress
+        if self._progress_timer is None and self._stop is not _ignore:
+            loop = asyncio.get_running_loop()
+            wait = max(_TOLD_AFTER_SECONDS, self._progress_at + _TOLD_EVERY_SECONDS - loop.time())
+            self._progress_timer = loop.call_later(wait, lambda: self._keep(self._write_progress()))
 
     async def write(
         self,
@@ -94,26 +116,40 @@ class Lease:
         All members of a batch see the same time, so that they are due together again.
 
         Gives what was stored; members of a batch that were lost are left out. Raises LeaseLost where nothing is held
-        any more, or the error of a write that is impossible.
+        any more, or the error of a write that is impossible, after the others have been written.
         """
         async with self._writing:
             stored: list[Transition] = []
+            impossible: OncetaskError | None = None
+            progress: Progress | None = None
             left = list(self._held)
             while left:
-                now = self._store.clock.now()
-                transitions = [event(self._held[task_id], now) for task_id in left]
+                now, progress = self._store.clock.now(), self._progress or progress
+                transitions = [_with(event(self._held[task_id], now), progress) for task_id in left]
                 try:
                     written = await self._send(transitions, staged, batch)
-                    stored += self._applied(transitions, written)
-                    left = [one.before.id for one, w in zip(transitions, written, strict=True) if not w.applied]
-                    left = await self._still_mine(left)
                 except StoreUnavailable as error:
                     await self._while_it_lasts(error)
+                    continue
+                stored += self._applied(transitions, written)
+                self._progress_sent(progress)
+                errors = {one.before.id: w.error for one, w in zip(transitions, written, strict=True) if w.error}
+                refused = [one.before.id for one, w in zip(transitions, written, strict=True) if not w.applied]
+                try:
+                    left = await self._still_mine([task_id for task_id in refused if task_id not in errors])
                 except LeaseLost as lost:
                     if not stored:
                         raise
                     _log.warning("%s", lost)
                     break
+                if errors and progress is not None:  # how far it is must not keep it from getting there
+                    _log.error("written anew without its progress: task %s: %s", ", ".join(errors), errors)
+                    progress = None
+                    left += errors
+                elif errors:
+                    impossible = impossible or next(iter(errors.values()))
+            if impossible is not None:
+                raise impossible
             return stored
 
     async def _send(self, transitions: list[Transition], staged: Sequence[Task], batch: Any) -> list[Written]:
@@ -123,19 +159,17 @@ class Lease:
         return await self._store.apply(transitions)
 
     def _applied(self, transitions: list[Transition], written: list[Written]) -> list[Transition]:
-        """Keep the newest records of what is still held; gives what was stored. Raises an impossible write's error."""
+        """Keep the newest records of what is still held; gives what was stored."""
         stored: list[Transition] = []
         for transition, one in zip(transitions, written, strict=True):
             if one.version is not None:
                 after = transition.after.evolve(version=one.version)
                 stored.append(replace(transition, after=after))
+                self._stored(stored[-1])
                 if not lifecycle.holds(after, self._ids[after.id]):
                     del self._held[after.id]
                 elif after.version > self._held[after.id].version:  # the watch may have told of a newer one meanwhile
                     self._held[after.id] = after
-        for one in written:
-            if one.error is not None:
-                raise one.error
         return stored
 
     async def _still_mine(self, ids: list[str]) -> list[str]:
@@ -158,13 +192,23 @@ class Lease:
 
     async def _while_it_lasts(self, error: StoreUnavailable) -> None:
         """Go on trying as long as the lease lasts for certain; after that somebody else may hold the task."""
-        now = self._store.clock.now().latest
         names = ", ".join(self._held)
-        if any(task.leased_until is None or now >= task.leased_until for task in self.tasks):
+        if self._has_ended():
             msg = f"the lease of task {names} ended while the store was unavailable: {error}"
             raise LeaseLost(msg) from error
         _log.warning("the store is unavailable, the lease of task %s lasts: %s", names, error)
         await asyncio.sleep(_BREATH_SECONDS)
+
+    def _has_ended(self) -> bool:
+        """Tell whether somebody else may hold one of the tasks by now."""
+        now = self._store.clock.now().latest
+        return any(task.leased_until is None or now >= task.leased_until for task in self.tasks)
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start something that ends with the block at the latest."""
+        keeper = asyncio.get_running_loop().create_task(work)
+        self._keepers.add(keeper)
+        keeper.add_done_callback(self._keepers.discard)
 
     async def _renew(self, pause: float) -> None:
         """Renew for ever, the first time after `pause` seconds."""
@@ -174,24 +218,50 @@ class Lease:
             try:
                 await self.write(lambda task, now: lifecycle.renew(task, until=now.latest + self._duration))
             except OncetaskError as lost:
-                _log.warning("the lease of task %s could not be renewed: %s", ", ".join(self._ids), lost)
-                self._stop("lease-lost")
+                self._lose(f"it could not be renewed: {lost}")
                 return
             except Exception:  # noqa: BLE001  # told; as long as the lease lasts there is another try
                 _log.exception("renewing the lease of task %s failed", ", ".join(self._ids))
+                if self._has_ended():
+                    self._lose("it could not be renewed")
+                    return
                 pause = min(pause, _BREATH_SECONDS)
+
+    async def _write_progress(self) -> None:
+        """Write what the handler has said last, if no other write has taken it along."""
+        self._progress_timer = None
+        if (progress := self._progress) is None:
+            return
+        try:
+            await self.write(lambda task, _: lifecycle.progress(task, progress))
+        except LeaseLost as lost:
+            self._lose(str(lost))
+        except Exception:  # noqa: BLE001  # told; the handler goes on
+            _log.exception("the progress of task %s could not be stored", ", ".join(self._ids))
+
+    def _progress_sent(self, progress: Progress | None) -> None:
+        if progress is not None:
+            self._progress_at = asyncio.get_running_loop().time()
+            if self._progress is progress:
+                self._progress = None
+
+    def _lose(self, why: str) -> None:
+        _log.warning("the lease of task %s is lost: %s", ", ".join(self._ids), why)
+        self._stop("lease-lost")
 
     async def _watch(self) -> None:
         """Look at the tasks whenever one of them changes, whoever changed it."""
         pause = _BREATH_SECONDS
         while True:
+            began = asyncio.get_running_loop().time()
             try:
                 await self._follow(list(self._held))
             except LeaseLost as lost:
-                _log.warning("%s", lost)
-                self._stop("lease-lost")
+                self._lose(str(lost))
                 return
             except Exception as error:  # noqa: BLE001  # told; a renewal notices a cancel too, but late
+                if asyncio.get_running_loop().time() - began > _LONGEST_PAUSE_SECONDS:
+                    pause = _BREATH_SECONDS  # it did well for some time
                 names = ", ".join(self._held)
                 _log.warning("task %s is not watched for cancels, again in %s s: %r", names, pause, error)
             await asyncio.sleep(pause)
@@ -221,3 +291,7 @@ class Lease:
 
 def _ignore(_: AbortReason) -> None:
     """Nothing runs that could be stopped."""
+
+
+def _with(transition: Transition, progress: Progress | None) -> Transition:
+    return transition if progress is None else lifecycle.with_progress(transition, progress)

@@ -6,12 +6,12 @@ the store applies it only if that record is still the newest. Nothing here does 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
-from oncetask.task import NO_WAIT, SCHEMA, Outcome, Task, TaskError
+from oncetask.task import NO_WAIT, SCHEMA, Outcome, Progress, Task, TaskError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,14 +29,17 @@ __all__ = [
     "complete",
     "due_at",
     "end_cancelled",
+    "expire",
     "fail",
     "give_back",
     "give_back_attempt",
     "holds",
     "is_cleanup",
+    "is_expired",
     "is_overtaken",
     "may_delete",
     "present_for",
+    "progress",
     "realign",
     "reject",
     "release",
@@ -46,6 +49,7 @@ __all__ = [
     "snooze",
     "takes_staged",
     "triage",
+    "with_progress",
 ]
 
 _MOST_ERRORS = 10
@@ -106,16 +110,15 @@ def due_at(task: Task) -> datetime | None:
     """Give the next moment at which somebody has to look at this task; None once it is done.
 
     `leased_until` without an owner is nobody's lease: a rescued task keeps its place in the line (`wait_until`), and
-    is not looked at before then. A cleanup has to happen also after the deadline.
+    is not looked at before then. At its deadline a free task ends, so it is looked at then at the latest; but a
+    cleanup has to happen also after the deadline.
     """
     if task.outcome is not None:
         return None
     if task.lease_owner is not None and task.leased_until is not None:
         return task.leased_until
-    due = task.wait_until
-    if task.deadline is not None and not task.is_cancelled:
-        due = min(due, task.deadline)
-    return due if task.leased_until is None else max(due, task.leased_until)
+    due = task.wait_until if task.leased_until is None else max(task.wait_until, task.leased_until)
+    return due if task.deadline is None or task.is_cancelled else min(due, task.deadline)
 
 
 def present_for(task: Task, now: Now) -> datetime:
@@ -136,6 +139,15 @@ def is_cleanup(task: Task) -> bool:
 def is_overtaken(task: Task) -> bool:
     """Tell whether a cancel was stored while the task's own handler held it: whatever comes of that does not count."""
     return task.lease_owner is not None and task.is_cancelled and not is_cleanup(task)
+
+
+def is_expired(task: Task, deadline: datetime | None, now: Now) -> bool:
+    """Tell whether a claimed task is too late to be started. `deadline`: its own, else its handler's.
+
+    It is also where it may not start before then: it was found because of its deadline, not because it is due. A
+    cleanup is never too late.
+    """
+    return deadline is not None and not task.is_cancelled and deadline <= max(now.latest, task.wait_until)
 
 
 def attempt_of(task: Task) -> int:
@@ -170,6 +182,17 @@ def renew(task: Task, *, until: datetime) -> Transition:
     return _transition("renewed", task, leased_until=until)
 
 
+def progress(task: Task, told: Progress) -> Transition:
+    """Keep what the running handler says of how far it is."""
+    return _transition("progressed", task, progress=told)
+
+
+def with_progress(transition: Transition, told: Progress) -> Transition:
+    """Let a write take along what the handler said last. It stays with the task, whatever becomes of it."""
+    changes = {**transition.changes, "progress": told}
+    return replace(transition, after=transition.after.evolve(progress=told), changes=changes)
+
+
 def cancel(task: Task, *, now: Now) -> Transition | None:
     """Cancel a task that is not done. None: it is done, or cancelled already.
 
@@ -186,10 +209,10 @@ def cancel(task: Task, *, now: Now) -> Transition | None:
 def complete(task: Task, *, result: object, now: Now, has_cleanup: bool = False) -> Transition:
     """End a task whose handler, or cleanup, succeeded. Where a cancel was stored before, the cancel wins."""
     if is_cleanup(task):
-        return _end("cleaned-up", task, Outcome.CANCELLED, now, progress=None)
+        return _end("cleaned-up", task, Outcome.CANCELLED, now)
     if task.is_cancelled:
         return release(task, now=now, has_cleanup=has_cleanup)
-    return _end("completed", task, Outcome.COMPLETED, now, result=result, progress=None)
+    return _end("completed", task, Outcome.COMPLETED, now, result=result)
 
 
 def fail(
@@ -212,6 +235,21 @@ def fail(
     if delay is None:
         return _end(f"{event}failed", task, Outcome.FAILED, now, errors=errors)
     return _free(f"{event}retried", task, errors=errors, wait_until=_later(now, delay))
+
+
+def expire(
+    task: Task, error: BaseException, *, began: bool, now: Now, has_cleanup: bool = False, is_alive: bool = False
+) -> Transition:
+    """End a task whose deadline has passed. `began`: its handler was started; if not, no attempt is spent.
+
+    `is_alive`: as for `fail`.
+    """
+    if is_overtaken(task):
+        return abandon(task) if is_alive else release(task, now=now, has_cleanup=has_cleanup)
+    spent: dict[str, Any] = {} if began else _one_attempt_less(task)
+    if spent.get("attempts") == 0:
+        spent["started_at"] = None
+    return _end("expired", task, Outcome.EXPIRED, now, errors=_with_error(task.evolve(**spent), error, now), **spent)
 
 
 def snooze(task: Task, *, delay: float, now: Now, has_cleanup: bool = False) -> Transition:
@@ -262,7 +300,7 @@ def rescue(task: Task, error: BaseException, *, delay: float | None, now: Now) -
 
 def end_cancelled(task: Task, *, now: Now) -> Transition:
     """End a cancelled task that has nothing to clean up."""
-    return _end("cancelled", task, Outcome.CANCELLED, now, progress=None)
+    return _end("cancelled", task, Outcome.CANCELLED, now)
 
 
 def reject(task: Task, *, now: Now) -> Transition:

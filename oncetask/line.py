@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from oncetask.clock import Now
     from oncetask.handlers import Handler
+    from oncetask.slots import Room
     from oncetask.store import TaskStore
     from oncetask.task import Task
 
@@ -56,15 +57,15 @@ class DueLine:
         self._ring: asyncio.Task[list[Task]] | None = None
         self._front: list[Task] = []
 
-    async def take(self, room: Mapping[str, int], most: int, changed: asyncio.Event) -> list[Task]:
-        """Give due tasks for up to `most` runs, at most `room[kind]` of a kind: a task each, or those of a batch.
+    async def take(self, room: Room, changed: asyncio.Event) -> list[Task]:
+        """Give due tasks for which there is room: for each run a task, or those of a batch.
 
         Waits for them, or until `changed` is set.
         """
-        kinds = frozenset(room)
+        kinds = room.kinds
         while True:
             self._look_before(kinds)
-            if tasks := self._pick(room, most):
+            if tasks := self._pick(room.copy()):
                 return tasks
             if self._dry_kinds >= kinds and self._beyond is None:
                 if not await self._listen(kinds, changed):
@@ -117,22 +118,20 @@ class DueLine:
         if len(self._seen) > _MOST_REMEMBERED:
             self._seen.popitem(last=False)
 
-    def _pick(self, room: Mapping[str, int], most: int) -> list[Task]:
-        left = dict(room)
-        runs, batches = 0, dict[object, int]()
+    def _pick(self, left: Room) -> list[Task]:
+        kinds, batches = left.kinds, dict[object, int]()
         picked: list[Task] = []
         passed: list[Task] = []
-        while self._buffer and (runs < most or batches):
+        while self._buffer and (batches or not left.is_full):
             task = self._buffer.popleft()
-            if task.kind not in left or not self._is_unseen(task):
+            if task.kind not in kinds or not self._is_unseen(task):
                 continue
             handler = self._handlers[task.kind]
             batch = batch_of(task, handler)
             if batch in batches and batches[batch] < (handler.max_batch or 1):
                 batches[batch] += 1
-            elif batch not in batches and runs < most and left[task.kind] > 0:
-                runs += 1
-                left[task.kind] -= 1
+            elif batch not in batches and left.has(task.kind):
+                left.take(task.kind)
                 if batch is not None:
                     batches[batch] = 1
             else:

@@ -14,10 +14,11 @@ from oncetask import lifecycle
 from oncetask.claims import lease_seconds
 from oncetask.endings import ending
 from oncetask.errors import LeaseLost, OncetaskError
-from oncetask.execution import Completed, Ended, Execution, Failed, Interrupted, payload_of
+from oncetask.execution import Completed, Ended, Execution, Expired, Failed, Interrupted, payload_of
 from oncetask.leases import Lease
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Sequence
 
     from oncetask.client import Client
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from oncetask.handlers import Handler
     from oncetask.lifecycle import Transition
     from oncetask.payload import Payload
+    from oncetask.processes import Processes
     from oncetask.slots import Slot
     from oncetask.task import Task
 
@@ -46,6 +48,7 @@ class Surroundings:
     """Seconds that an aborted handler may take to end."""
     longest_lease: float
     """Seconds."""
+    processes: Processes
     note: Callable[[str, int], None]
     """Is told the id and version of everything that is written."""
 
@@ -67,12 +70,17 @@ class Run:
         self._slot = slot
         self._around = surroundings
         self._told: AbortReason | None = None
+        self.kind, self.task_id = tasks[0].kind, tasks[0].id
         self._begin(tasks, payloads)
 
     def abort(self, reason: AbortReason) -> None:
         """Tell what runs to stop, and begin nothing more."""
         self._told = reason
         self._execution.abort(reason)
+
+    def describe(self, running: asyncio.Task[Any] | None) -> str | None:
+        """Name the handler if this is the asyncio task that runs it."""
+        return self._execution.describe(running)
 
     def abandon(self) -> None:
         """Stop waiting for user code that has been told to stop."""
@@ -95,14 +103,16 @@ class Run:
     def _begin(self, tasks: Sequence[Task], payloads: Sequence[Payload | InvalidPayload]) -> None:
         around = self._around
         duration = lease_seconds(tasks[0], self._handler, around.longest_lease)
-        self._lease = Lease(around.client.store, tasks, duration=duration)
+        self._lease = Lease(around.client.store, tasks, duration=duration, stored=self._stored)
         self._execution = Execution(
             self._handler,
             tasks,
             payloads,
             client=around.client,
             state=around.state,
+            processes=around.processes,
             abort_grace=around.abort_grace,
+            tell=self._lease.tell,
         )
         if self._told is not None:
             self._execution.abort(self._told)
@@ -118,8 +128,8 @@ class Run:
             cleans_up = self._cleans_up_after(ended)
             if not cleans_up:
                 self._free_slot()
-            if isinstance(ended, Failed):
-                await execution.report(ended.error)
+            if isinstance(ended, Failed | Expired):
+                await execution.report(ended)
         if isinstance(ended, Interrupted) and ended.reason == "lease-lost":
             return False
         if cleans_up:
@@ -129,8 +139,9 @@ class Run:
         except LeaseLost:
             raise
         except OncetaskError as error:  # what it returned or staged cannot be stored: so it has failed
-            await execution.report(error)
-            await self._record(Failed(error))
+            failed = Failed(error)
+            await execution.report(failed)
+            await self._record(failed)
         return False
 
     def _cleans_up_after(self, ended: Ended) -> bool:
@@ -144,7 +155,7 @@ class Run:
             seconds = lease_seconds(task, self._handler, self._around.longest_lease)
             return lifecycle.clean_up(task, until=now.latest + timedelta(seconds=seconds))
 
-        for begun in await self._write(begin):
+        for begun in await self._lease.write(begin):
             self._begin([begun.after], [payload_of(self._handler, begun.after)])
             return True
         return False  # lost, while the handler was on its way out
@@ -153,16 +164,13 @@ class Run:
         """Write how the attempt ended, upon the newest records."""
         event = ending(ended, self._handler)
         if isinstance(ended, Completed):
-            await self._write(event, ended.staged, ended.batch)
+            await self._lease.write(event, ended.staged, ended.batch)
         else:
-            await self._write(event)
+            await self._lease.write(event)
 
-    async def _write(self, event: Callable[[Task, Now], Transition], *staged: Any) -> list[Transition]:
-        stored = await self._lease.write(event, *staged)
-        for transition in stored:
-            self._around.note(transition.after.id, transition.after.version)
-            self._around.client.telemetry.changed(transition)
-        return stored
+    def _stored(self, transition: Transition) -> None:
+        self._around.note(transition.after.id, transition.after.version)
+        self._around.client.telemetry.changed(transition)
 
     def _free_slot(self) -> None:
         """Free the slot when user code has ended, so that the record travels together with the next claims."""

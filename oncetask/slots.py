@@ -6,42 +6,71 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from oncetask.handlers import Handler
 
-__all__ = ["Slot", "Slots"]
+__all__ = ["Room", "Slot", "Slots"]
+
+
+class Room:
+    """What may start now: so many in all, of each kind, and in processes of their own."""
+
+    def __init__(self, total: int, kinds: Mapping[str, int], processes: int, in_process: Collection[str]) -> None:
+        """`kinds`: all kinds, with what is left of their own limit. `in_process`: those that need a process."""
+        self._total, self._kinds, self._processes, self._in_process = total, dict(kinds), processes, in_process
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of which one may start."""
+        return frozenset(filter(self.has, self._kinds))
+
+    @property
+    def is_full(self) -> bool:
+        """True where nothing may start."""
+        return self._total <= 0
+
+    def __bool__(self) -> bool:
+        return any(map(self.has, self._kinds))
+
+    def has(self, kind: str) -> bool:
+        """Tell whether one of this kind may start."""
+        left = min(self._total, self._kinds.get(kind, 0))
+        return left > 0 and (kind not in self._in_process or self._processes > 0)
+
+    def take(self, kind: str, number: int = 1) -> None:
+        """Count a start; a negative number counts its end."""
+        self._total -= number
+        self._kinds[kind] -= number
+        if kind in self._in_process:
+            self._processes -= number
+
+    def copy(self) -> Room:
+        """Give another one to plan with."""
+        return Room(self._total, self._kinds, self._processes, self._in_process)
 
 
 class Slots:
     """Counts what runs, and tells when something ended."""
 
-    def __init__(self, total: int, handlers: Mapping[str, Handler]) -> None:
-        """`total`: at most so many at a time; a handler's own `concurrency` limits its kind."""
-        self._free = total
-        self._room = {
-            kind: total if h.concurrency is None else min(total, h.concurrency) for kind, h in handlers.items()
-        }
+    def __init__(self, total: int, handlers: Mapping[str, Handler], *, processes: int) -> None:
+        """`total`: at most so many at a time; a handler's own `concurrency` limits its kind.
+
+        `processes`: at most so many in processes of their own, of all kinds together.
+        """
+        kinds = {kind: total if h.concurrency is None else min(total, h.concurrency) for kind, h in handlers.items()}
+        in_process = frozenset(kind for kind, handler in handlers.items() if handler.runs_in == "process")
+        self.room = Room(total, kinds, processes, in_process)
+        """What may start now."""
         self.changed = asyncio.Event()
-
-    @property
-    def free(self) -> int:
-        """How many more tasks may start."""
-        return self._free
-
-    def room(self) -> dict[str, int]:
-        """Give the kinds that may start a task, and how many of each."""
-        return {kind: n for kind, n in self._room.items() if n > 0} if self._free > 0 else {}
 
     def take(self, kind: str) -> Slot:
         """Count a start."""
-        self._free -= 1
-        self._room[kind] -= 1
+        self.room.take(kind)
         return Slot(self, kind)
 
     def _give(self, kind: str) -> None:
-        self._free += 1
-        self._room[kind] += 1
+        self.room.take(kind, -1)
         self.changed.set()
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "TaskError",
     "TaskPage",
     "TaskStatus",
+    "cut",
 ]
 
 P = TypeVar("P", bound="Payload")
@@ -94,10 +95,15 @@ class TaskError:
     @classmethod
     def noted(cls, name: str, message: str, *, at: datetime, attempt: int) -> Self:
         """Make the entry for something that went wrong; a long message is cut to 2 KiB."""
-        raw = message.encode("utf-8", "replace")
-        if len(raw) <= _LONGEST_MESSAGE_BYTES:
-            return cls(at, attempt, name, raw.decode())
-        return cls(at, attempt, name, raw[: _LONGEST_MESSAGE_BYTES - 3].decode("utf-8", "ignore") + "…")
+        return cls(at, attempt, name, cut(message))
+
+
+def cut(message: str) -> str:
+    """Give a text as it is kept: at most 2 KiB of it, and nothing that UTF-8 has no bytes for."""
+    raw = message.encode("utf-8", "replace")
+    if len(raw) <= _LONGEST_MESSAGE_BYTES:
+        return raw.decode()
+    return raw[: _LONGEST_MESSAGE_BYTES - 3].decode("utf-8", "ignore") + "…"
 
 
 def _text(error: BaseException) -> str:

@@ -5,7 +5,7 @@ Metrics and spans go to OpenTelemetry's providers; a program that configures non
 Metrics, all with `oncetask.kind`:
 
 - `oncetask.attempts`: attempts that ended, by `oncetask.phase` (`run`, `cleanup`), `oncetask.result` (`succeeded`,
-  `retried`, `failed`, `snoozed`, `interrupted`, `crashed`) and, where they failed, `error.type`.
+  `retried`, `failed`, `expired`, `snoozed`, `interrupted`, `crashed`) and, where they failed, `error.type`.
 - `oncetask.tasks.cancelled`: tasks that this process cancelled.
 - `oncetask.tasks.done`: tasks that ended here, by `oncetask.outcome`.
 - `oncetask.cancel.duration`: seconds from a cancel to the end of its task, by `oncetask.outcome`.
@@ -39,6 +39,7 @@ _LEVELS = {
     "failed": logging.ERROR,
     "rejected": logging.ERROR,
     "cleanup-failed": logging.ERROR,
+    "expired": logging.WARNING,
     "rescued": logging.WARNING,
     "retried": logging.WARNING,
     "cleanup-retried": logging.WARNING,
@@ -51,6 +52,7 @@ _RESULTS = {
     "cleanup-failed": "failed",
     "retried": "retried",
     "cleanup-retried": "retried",
+    "expired": "expired",
     "snoozed": "snoozed",
     "given-back": "interrupted",
     "attempt-given-back": "interrupted",
@@ -60,6 +62,7 @@ _RESULTS = {
     "rescued": "crashed",
 }
 """What each event says about the attempt that it ends; the others end none."""
+_LIMITS = {"timeout": "TaskTimeout", "deadline": "TaskExpired"}
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 7_200.0)
 """Bounds of the histogram; the SDK's own are meant for milliseconds."""
 _log = logging.getLogger("oncetask")
@@ -135,8 +138,8 @@ class Telemetry:
             finally:
                 if (reason := abort_reason()) is not None:
                     span.set_attribute("oncetask.abort_reason", reason)
-                    if reason == "timeout":
-                        span.set_status(StatusCode.ERROR, "TaskTimeout")
+                    if reason in _LIMITS:
+                        span.set_status(StatusCode.ERROR, _LIMITS[reason])
 
     def _count(self, transition: Transition) -> None:
         event, before, after = transition.event, transition.before, transition.after
@@ -166,4 +169,6 @@ def _result(transition: Transition) -> str | None:
         ends = after.done_at
         alive = ends is not None and before.leased_until is not None and ends < before.leased_until
         return "interrupted" if alive else "crashed"
+    if transition.event == "expired" and "attempts" in transition.changes:
+        return None  # it was never started, and its attempt was given back
     return _RESULTS.get(transition.event)

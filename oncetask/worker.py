@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from oncetask.claims import next_step
 from oncetask.clock import Duration, seconds
 from oncetask.errors import InvalidPayload, OncetaskError, StoreUnavailable
 from oncetask.execution import payload_of
+from oncetask.lifecycle import is_expired
 from oncetask.line import DueLine, batch_of
+from oncetask.processes import Processes, check_sendable
 from oncetask.running import Run, Surroundings
 from oncetask.slots import Slots
+from oncetask.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -36,6 +40,8 @@ _LONGEST_LEASE = 60.0
 _TO_END, _TO_WRITE = 1.0, 0.5
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 _READ_AHEAD = 16
+_BLOCKED_SECONDS = 1.0
+_SOME = 5
 _FEWEST_AHEAD, _MOST_AHEAD = 50, 500
 _log = logging.getLogger("oncetask")
 
@@ -56,16 +62,18 @@ class Worker:
         abort_grace: Duration = 5,
         poll: Duration = 30,
         lease: Duration = _LONGEST_LEASE,
+        processes: int | None = None,
     ) -> None:
         """Durations are seconds or timedeltas.
 
         `grace`: how long `stop` waits for running handlers before it aborts them. `abort_grace`: how long an aborted
         handler may take to end before it is abandoned. `poll`: the slow look when nothing rings. `lease`: the longest
-        time that a crashed worker's tasks stay held.
+        time that a crashed worker's tasks stay held. `processes`: how many handlers with `run_in="process"` may run
+        at a time; left out: one for each CPU. Raises TypeError for one of these that another process cannot import.
         """
-        if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
-            msg = f"concurrency must be a whole number, 1 or more, not {concurrency!r}"
-            raise ValueError(msg)
+        _check_count("concurrency", concurrency)
+        if processes is not None:
+            _check_count("processes", processes)
         self._app, self._client, self._store = app, client, client.store
         self._concurrency = concurrency
         self._grace = seconds("grace", grace, zero=True)
@@ -73,6 +81,10 @@ class Worker:
         self._poll = seconds("poll", poll)
         self._longest_lease = seconds("lease", lease)
         self._handlers = dict(app.handlers())
+        self._most_processes = processes or os.cpu_count() or 1
+        for kind, handler in self._handlers.items():
+            if handler.runs_in == "process":
+                check_sendable(kind, handler.function, handler.payload_type)
         self._stopping = self._running = False
         self._runs: dict[asyncio.Task[None], Run] = {}
         self._background: asyncio.Task[None] | None = None
@@ -123,12 +135,12 @@ class Worker:
         pause = _FIRST_PAUSE
         while not self._stopping:
             self._slots.changed.clear()
-            room = self._slots.room()
+            room = self._slots.room
             try:
                 if not room or len(self._runs) >= 2 * self._concurrency:
                     await self._line.rest()
                     await self._slots.changed.wait()
-                elif found := await self._line.take(room, self._slots.free, self._slots.changed):
+                elif found := await self._line.take(room, self._slots.changed):
                     await self._claim(found)
                 pause = _FIRST_PAUSE
             except StoreUnavailable as error:
@@ -172,13 +184,15 @@ class Worker:
             self._line.scatter()
 
     def _start_all(self, claimed: list[Task]) -> None:
-        """Start each claimed task, those of a batch together; one that cannot be read fails by itself."""
+        """Start each claimed task, those of a batch together; one that cannot be run fails, or ends, by itself."""
         batches: dict[object, list[tuple[Task, Payload]]] = {}
+        now = self._store.clock.now()
         for task in claimed:
             handler = self._handlers[task.kind]
             payload = payload_of(handler, task)
             batch = batch_of(task, handler)
-            if batch is None or isinstance(payload, InvalidPayload):
+            too_late = is_expired(task, handler.deadline_of(task), now)
+            if batch is None or too_late or isinstance(payload, InvalidPayload):
                 self._start(handler, [task], [payload])
             else:
                 batches.setdefault(batch, []).append((task, payload))
@@ -191,11 +205,23 @@ class Worker:
         run = Run(handler, tasks, payloads, slot=slot, surroundings=self._surroundings)
         running = asyncio.create_task(run.process())
         self._runs[running] = run
+        self._watchdog.wake()
         running.add_done_callback(self._ended)
 
     def _ended(self, running: asyncio.Task[None]) -> None:
         del self._runs[running]
+        if not self._runs:
+            self._watchdog.sleep()
         self._slots.changed.set()
+
+    def _describe(self, running: asyncio.Task[Any] | None) -> str:
+        """Name the handler that an asyncio task runs, or those that may have started it. Called in another thread."""
+        runs = tuple(self._runs.values())
+        for run in runs:
+            if name := run.describe(running):
+                return name
+        some = ", ".join(f"{run.kind} ({run.task_id})" for run in runs[:_SOME])
+        return f"an asyncio task {running.get_name() if running else ''} that is no handler's own; running are: {some}"
 
     # -- start and stop -----------------------------------------------------------------------------------------------
 
@@ -214,7 +240,9 @@ class Worker:
             ahead = min(max(_READ_AHEAD * self._concurrency, _FEWEST_AHEAD), _MOST_AHEAD)
             ahead = max(ahead, *(handler.max_batch or 0 for handler in self._handlers.values()), 0)
             self._line = DueLine(self._store, self._handlers, ahead=ahead, poll=self._poll)
-            self._slots = Slots(self._concurrency, self._handlers)
+            self._slots = Slots(self._concurrency, self._handlers, processes=self._most_processes)
+            self._watchdog = Watchdog(self._describe, after=_BLOCKED_SECONDS)
+            self._processes = Processes(self._most_processes)
             for number in numbers:
                 loop.add_signal_handler(number, self._on_signal, numbers)
             async with self._app.open_lifespan() as state:
@@ -223,10 +251,16 @@ class Worker:
                     state=state,
                     abort_grace=self._abort_grace,
                     longest_lease=self._longest_lease,
+                    processes=self._processes,
                     note=self._line.note,
                 )
+                self._watchdog.start()
                 self._started.set()
-                yield
+                try:
+                    yield
+                finally:
+                    await self._watchdog.aclose()
+                    await self._processes.aclose()
         finally:
             for number in numbers:
                 loop.remove_signal_handler(number)
@@ -284,3 +318,9 @@ class Worker:
             return set()
         _, pending = await asyncio.wait(set(self._runs), timeout=max(0.0, timeout))
         return pending
+
+
+def _check_count(name: str, value: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        msg = f"{name} must be a whole number, 1 or more, not {value!r}"
+        raise ValueError(msg)

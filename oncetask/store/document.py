@@ -7,18 +7,32 @@ null while a task is open or free, so that equality filters find it. `dueAt` is 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
+
+from pydantic_core import to_jsonable_python
 
 from oncetask.clock import EPOCH, LONGEST_SECONDS
 from oncetask.errors import PayloadTooLarge
 from oncetask.payload import has_surrogates, is_kind
-from oncetask.task import Outcome, Progress, Task, TaskError
+from oncetask.task import Outcome, Progress, Task, TaskError, cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["ABSENT", "FIELDS", "INSTANTS", "check_size", "decode", "encode", "encode_changes"]
+__all__ = [
+    "ABSENT",
+    "FIELDS",
+    "INSTANTS",
+    "UnstorableResult",
+    "check_size",
+    "decode",
+    "encode",
+    "encode_changes",
+    "new_progress",
+    "result_of",
+]
 
 
 class _Absent:
@@ -73,8 +87,13 @@ _DEEPEST = 16  # Firestore nests maps 20 deep; the document and the field itself
 _LARGEST_DOCUMENT = 1_048_576
 _ROOM_FOR_THE_REST = 48 * 1_024  # ten errors of 2 KiB, names, ids, instants
 _LARGEST_VALUES = _LARGEST_DOCUMENT - _ROOM_FOR_THE_REST
+_LARGEST_PROGRESS = 8 * 1_024
 _MOST_BYTES_PER_CHARACTER = 8  # "{}, " takes four characters of JSON and 32 bytes of Firestore
 _LONGEST_PATH = 1_450  # Firestore's 1,500 bytes hold for all names on the way to a value, "result" and dots too
+
+
+class UnstorableResult(TypeError):
+    """What a handler returned has no JSON form."""
 
 
 def encode(task: Task) -> dict[str, Any]:
@@ -97,8 +116,7 @@ def encode_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
         elif name == "errors":
             fields[field] = [{"at": e.at, "attempt": e.attempt, "type": e.type, "message": e.message} for e in value]
         elif name == "progress":
-            parts = {"fraction": value.fraction, "message": value.message, "data": value.data, "at": value.at}
-            fields[field] = {key: part for key, part in parts.items() if part is not None}
+            fields[field] = _encode_progress(value)
         elif name == "outcome":
             fields[field] = value.value
         else:
@@ -149,6 +167,62 @@ def check_size(*, data: object, result: object = None) -> None:
             f"{_LARGEST_VALUES:,} (Firestore's document limit is 1 MiB): store it elsewhere and pass a reference"
         )
         raise PayloadTooLarge(msg)
+
+
+def result_of(returned: object) -> Any:  # any JSON
+    """Give what a handler returns in its JSON form. Raises UnstorableResult for what has none."""
+    try:
+        return None if returned is None else to_jsonable_python(returned)
+    except Exception as error:  # a serialiser is user code and may raise anything
+        msg = f"the handler's result, a {type(returned).__name__}, cannot be stored as JSON: {error}"
+        raise UnstorableResult(msg) from error
+
+
+def new_progress(fraction: float | None, message: str | None, data: object, *, at: datetime) -> Progress:
+    """Make a record of how far a handler is, out of what it says.
+
+    Raises TypeError and ValueError for values that cannot be kept, PayloadTooLarge for more than 8 KiB of data.
+    """
+    if fraction is not None:
+        if not isinstance(fraction, int | float) or isinstance(fraction, bool):
+            msg = f"fraction must be a number from 0 to 1, or None, not {_short(fraction)}"
+            raise TypeError(msg)
+        if not 0 <= fraction <= 1:
+            msg = f"fraction must be a number from 0 to 1, or None, not {_short(fraction)}"
+            raise ValueError(msg)
+    if message is not None and not isinstance(message, str):
+        msg = f"message must be a text, or None, not {_short(message)}"
+        raise TypeError(msg)
+    return Progress(
+        None if fraction is None else float(fraction),
+        None if message is None else cut(message),
+        None if data is None else _progress_data(data),
+        at,
+    )
+
+
+def _progress_data(data: object) -> Any:  # any JSON
+    try:
+        value = to_jsonable_python(data)
+        text = json.dumps(value, allow_nan=False)
+    except Exception as error:  # a serialiser is user code and may raise anything
+        msg = f"data, a {type(data).__name__}, must be something that JSON can hold: {error}"
+        raise TypeError(msg) from error
+    size = _firestore_size(value) if _firestore_holds(value) else len(text)
+    if size > _LARGEST_PROGRESS:
+        msg = f"data takes {size:,} bytes; that of a progress may take {_LARGEST_PROGRESS:,}: pass a reference"
+        raise PayloadTooLarge(msg)
+    return value
+
+
+def _encode_progress(progress: Progress) -> dict[str, Any]:
+    parts: dict[str, Any] = {"fraction": progress.fraction, "message": progress.message, "at": progress.at}
+    if progress.data is not None:
+        if _firestore_holds(progress.data):
+            parts["data"] = progress.data
+        else:
+            parts["dataJson"] = json.dumps(progress.data)
+    return {key: part for key, part in parts.items() if part is not None}
 
 
 def _firestore_holds(value: object, depth: int = _DEEPEST, path: int = _LONGEST_PATH) -> bool:  # noqa: PLR0911  # one answer for each type of JSON
@@ -264,9 +338,21 @@ def _errors(value: object) -> object:
 
 
 def _progress(value: object) -> object:
+    """Read a progress leniently: that one of its parts is strange must not end a task."""
     if not isinstance(value, dict):
         return ABSENT
-    return Progress(value.get("fraction"), value.get("message"), value.get("data"), value.get("at"))
+    fraction, message, at = value.get("fraction"), value.get("message"), _instant(value.get("at"))
+    is_number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
+    data = value.get("data")
+    if isinstance(text := value.get("dataJson"), str):
+        with suppress(ValueError, RecursionError):
+            data = json.loads(text)
+    return Progress(
+        fraction if is_number else None,
+        message if isinstance(message, str) else None,
+        data,
+        at if isinstance(at, datetime) else None,
+    )
 
 
 def _short(value: object) -> str:

@@ -192,7 +192,7 @@ class TestHandlers:
         mail, report = app.handlers()["mail"], app.handlers()["report"]
         assert (mail.timeout, mail.retry, mail.concurrency, mail.max_batch) == (120, policy, None, None)
         assert (report.timeout, report.retry, report.concurrency, report.max_batch) == (120, policy, None, 100)
-        assert (mail.is_async, report.is_async) == (True, False)
+        assert (mail.runs_in, report.runs_in) == ("loop", "thread")
         assert (mail.has_cleanup, mail.payload_type, mail.function) == (False, Mail, send)
 
     def test_the_handlers_own_win(self) -> None:
@@ -227,9 +227,9 @@ class TestHandlers:
         app.handler(Report)(Sender())
         app.cancellation_handler(Mail)(partial(undo_in_a_thread))
         handlers = app.handlers()
-        assert (handlers["mail"].is_async, handlers["report"].is_async) == (True, True)
+        assert (handlers["mail"].runs_in, handlers["report"].runs_in) == ("loop", "loop")
         assert handlers["mail"].cleanup is not None
-        assert not handlers["mail"].cleanup.is_async
+        assert handlers["mail"].cleanup.runs_in == "thread"
 
 
 class TestCalls:
@@ -288,7 +288,7 @@ class TestCancellationHandlers:
             REGISTERS[handler](app)(Mail)(send)
         cleanup = app.handlers()["mail"].cleanup
         assert cleanup is not None
-        assert (cleanup.function, cleanup.is_async, cleanup.timeout, cleanup.retry) == (undo, True, None, None)
+        assert (cleanup.function, cleanup.runs_in, cleanup.timeout, cleanup.retry) == (undo, "loop", None, None)
         assert app.kinds() == ["mail"]
 
     def test_other_kinds_have_none(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from datetime import timedelta
 
 import pytest
@@ -98,3 +99,27 @@ def test_a_reason_is_the_message() -> None:
     assert str(RetryAfter(5, "rate limited")) == "rate limited"
     assert "5" in str(RetryAfter(5))
     assert str(Discard("no such user")) == "no such user"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OncetaskError("broken"),
+        TaskNotFound("greet:1"),
+        UnknownKind("gret", ["sync", "greet"]),
+        StoreUnavailable("down", receipts=[1, None]),
+        TaskExpired("too late"),
+        Discard("no such user"),
+        Snooze(5),
+        RetryAfter(timedelta(minutes=1)),
+        RetryAfter(5, "rate limited"),
+    ],
+    ids=repr,
+)
+def test_errors_cross_a_process_border(error: Exception) -> None:
+    """A pickled error comes back with its text, its attributes and its notes."""
+    error.add_note("as seen there")
+
+    back = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
+
+    assert (type(back), str(back), vars(back)) == (type(error), str(error), vars(error))

@@ -260,13 +260,14 @@ class TestComplete:
     """The handler succeeded."""
 
     def test_a_success_ends_the_task(self) -> None:
-        """A completed task has its result and its end, and neither lease nor `dueAt` nor progress."""
+        """A completed task has its result and its end, and neither lease nor `dueAt`; its last progress stays."""
         task = leased(progress=Progress(0.5))
 
         after = sound(lifecycle.complete(task, result={"n": 1}, now=between(at(3), at(4))))
 
         assert (after.outcome, after.result, after.done_at) == (Outcome.COMPLETED, {"n": 1}, at(3))
-        assert (after.lease_owner, after.leased_until, after.due_at, after.progress) == (None, None, None, None)
+        assert (after.lease_owner, after.leased_until, after.due_at) == (None, None, None)
+        assert after.progress == Progress(0.5)
         assert after.attempts == 1
 
 
@@ -569,7 +570,7 @@ class TestOvertaken:
         after = sound(OVERTAKEN[event](overtaken(progress=Progress(0.5)), False))  # noqa: FBT003  # no cleanup
 
         assert (after.outcome, after.done_at, after.due_at) == (Outcome.CANCELLED, T0, None)
-        assert (after.lease_owner, after.leased_until, after.progress) == (None, None, None)
+        assert (after.lease_owner, after.leased_until, after.progress) == (None, None, Progress(0.5))
         assert (after.result, after.errors, after.attempts, after.cancel_attempts) == (None, (), 1, 0)
 
     @pytest.mark.parametrize("event", OVERTAKEN)
@@ -631,7 +632,7 @@ class TestCleanup:
         after = sound(lifecycle.complete(task, result={"n": 1}, now=between(at(3), at(4)), has_cleanup=has_cleanup))
 
         assert (after.outcome, after.done_at, after.due_at) == (Outcome.CANCELLED, at(3), None)
-        assert (after.result, after.progress, after.errors) == (None, None, task.errors)
+        assert (after.result, after.progress, after.errors) == (None, Progress(0.5), task.errors)
         assert (after.lease_owner, after.leased_until) == (None, None)
         assert (after.attempts, after.cancel_attempts) == (2, 1)
 
