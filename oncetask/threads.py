@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,17 +18,20 @@ if TYPE_CHECKING:
 __all__ = ["in_thread"]
 
 
-def in_thread(function: Callable[..., object], *arguments: Any) -> asyncio.Future[object]:  # passed on
+T = TypeVar("T")
+
+
+def in_thread(function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:  # passed on
     """Start `function` in a thread, within the current context variables, and give the future of its end."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[object] = loop.create_future()
+    future: asyncio.Future[T] = loop.create_future()
     within = contextvars.copy_context()
 
     def settle(result: object, error: BaseException | None) -> None:
         if future.cancelled():
             return
         if error is None:
-            future.set_result(result)
+            future.set_result(cast("T", result))
         else:
             future.set_exception(error)
 

@@ -140,7 +140,7 @@ class Processes:
 
     async def _open(self) -> ProcessPool:
         if self._server is None or self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="oncetask-")  # nobody else may look into it
+            self._folder = await in_thread(_new_folder)
             self._server = await asyncio.start_unix_server(self._serve, f"{self._folder.name}/line")
         if self._pool is None:
             self._pool = ProcessPool(
@@ -218,6 +218,11 @@ def _how(code: int | None) -> str:
         return f"killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"killed by signal {-code}"
+
+
+def _new_folder() -> tempfile.TemporaryDirectory[str]:
+    """Make a folder into which no other user can look."""
+    return tempfile.TemporaryDirectory(prefix="oncetask-")
 
 
 def _levels() -> dict[str, int]:
