@@ -70,6 +70,10 @@ def enqueue(
     timeout: Annotated[
         float | None, typer.Option("--timeout", metavar="SECONDS", help="The time limit of one attempt.")
     ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option("--deadline", metavar="TIME", help="The instant at which it ends if it is not done by then."),
+    ] = None,
     owner: Annotated[
         str | None, typer.Option("--owner", metavar="NAME", help="The end user whom it belongs to.")
     ] = None,
@@ -105,6 +109,7 @@ def enqueue(
         "delay": delay,
         "wait_until": None if wait_until is None else instant("wait_until", wait_until),
         "timeout": timeout,
+        "deadline": None if deadline is None else instant("deadline", deadline),
         "owner": owner,
     }
     options = cast("EnqueueOptions", {name: value for name, value in given.items() if value is not None})

@@ -11,7 +11,7 @@ from oncetask.store.document import FIELDS
 from oncetask.task import TaskStatus
 
 if TYPE_CHECKING:
-    from oncetask.task import Task, TaskError
+    from oncetask.task import Progress, Task, TaskError
 
 __all__ = [
     "ago",
@@ -23,6 +23,7 @@ __all__ = [
     "local",
     "milestone",
     "plain",
+    "progress_line",
     "standing",
 ]
 
@@ -110,6 +111,13 @@ def is_of_cleanup(task: Task, error: TaskError) -> bool:
     Both count from 1, but a handler's attempt that ends after the cancel leaves no error.
     """
     return task.cancel_attempts > 0 and task.cancelled_at is not None and error.at >= task.cancelled_at
+
+
+def progress_line(progress: Progress, now: datetime) -> str:
+    """Say how far a handler is: `40 %, page 4 of 10  (3 s ago)`."""
+    fraction = "" if progress.fraction is None else f"{progress.fraction:.0%}".replace("%", " %")
+    told = ", ".join(filter(None, (fraction, progress.message))) or "begun"
+    return told if progress.at is None else f"{told}  ({ago(progress.at - now)})"
 
 
 def standing(task: Task) -> str:

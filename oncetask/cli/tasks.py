@@ -21,6 +21,7 @@ from oncetask.cli.records import (
     local,
     milestone,
     plain,
+    progress_line,
     standing,
 )
 from oncetask.cli.session import place, with_client
@@ -170,11 +171,13 @@ def _lines(task: Task) -> Iterator[tuple[str, str, str]]:
     for name, instant in _instants(task):
         if instant is not None:
             yield name, local(instant, task.read_at), ""
+    if task.progress is not None:
+        yield "progress", printable(progress_line(task.progress, task.read_at)), ""
     for name, structure in (
         ("recurrence", task.recurrence),
         ("data", task.data),
         ("result", task.result),
-        ("progress", as_json(task)["progress"]),
+        ("progress data", task.progress and task.progress.data),
     ):
         if structure is not None:
             yield name, json.dumps(plain(structure), indent=2), ""

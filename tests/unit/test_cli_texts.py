@@ -11,10 +11,10 @@ import pytest
 from oncetask import InvalidPayload, OncetaskError, StoreUnavailable, TaskNotFound, UnknownKind, Unsupported
 from oncetask.cli.exits import BadInput, NotDone, code_of
 from oncetask.cli.output import printable
-from oncetask.cli.records import ago, as_json, iso, local, plain
+from oncetask.cli.records import ago, as_json, iso, local, plain, progress_line
 from oncetask.clock import EPOCH, seconds
 from oncetask.task import Progress
-from tests.support import T0, a_task
+from tests.support import T0, a_task, at
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,21 @@ def test_a_task_as_json_has_its_progress() -> None:
     """Progress is a map with the names of the document."""
     record = as_json(a_task(progress=Progress(0.5, "half", None, T0)))
     assert plain(record["progress"]) == {"fraction": 0.5, "message": "half", "data": None, "at": "2030-01-01T00:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("progress", "line"),
+    [
+        (Progress(0.5, "half", None, T0), "50 %, half  (30 s ago)"),
+        (Progress(1.0, None, {"rows": 3}, T0), "100 %  (30 s ago)"),
+        (Progress(None, "page 4"), "page 4"),
+        (Progress(None, None, 4, T0), "begun  (30 s ago)"),
+        (Progress(float("nan"), "", None, None), "nan %"),
+    ],
+)
+def test_a_progress_is_one_line(progress: Progress, line: str) -> None:
+    """How much is done, what the handler said, and how long ago; what was not said is left out."""
+    assert progress_line(progress, at(30)) == line
 
 
 @pytest.mark.parametrize(

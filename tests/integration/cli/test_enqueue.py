@@ -36,9 +36,21 @@ def test_the_second_time_is_told(cli: Cli) -> None:
 
 def test_options_reach_the_task(cli: Cli, client: SyncClient) -> None:
     """Key, time, limit and owner are stored as given."""
-    options = ("--resource-key", "k", "--wait-until", "2031-01-01T01:00:00+01:00", "--timeout", "7.5", "--owner", "ada")
+    options = (
+        "--resource-key",
+        "k",
+        "--wait-until",
+        "2031-01-01T01:00:00+01:00",
+        "--timeout",
+        "7.5",
+        "--owner",
+        "ada",
+        "--deadline",
+        "2031-01-02T00:00:00Z",
+    )
     task = client.get_task(cli("enqueue", "greet", "{}", *options).out.strip())
     assert (task.resource_key, task.timeout, task.owner) == ("k", 7.5, "ada")
+    assert task.deadline == datetime(2031, 1, 2, tzinfo=UTC)
     assert task.wait_until == datetime(2031, 1, 1, tzinfo=UTC)
 
 
@@ -83,6 +95,8 @@ def test_a_raw_payload_takes_any_object(cli: Cli, client: SyncClient) -> None:
         (("greet", "{}", "--delay", "-1"), "delay must be zero or more"),
         (("greet", "{}", "--delay", "1", "--wait-until", "2030-01-01T00:00:00Z"), "wait_until and delay exclude"),
         (("greet", "{}", "--timeout", "0"), "timeout must be more than zero"),
+        (("greet", "{}", "--deadline", "2031-01-01"), "deadline must say its zone"),
+        (("greet", "{}", "--delay", "9", "--deadline", "2020-01-01T00:00:00Z"), "deadline must be later than"),
         (("greet", "{}", "--wait", "-5"), "wait must be zero or more"),
         (("greet", "{}", "--wait=soon"), "wait must be seconds, or stand without a value, not 'soon'"),
         (("greet", '{"name": 1}', "--app", "jobs:app"), "data does not fit Greet (kind 'greet'): name: "),

@@ -118,6 +118,15 @@ def test_show_says_everything(cli: Cli, client: SyncClient, foreign: Foreign) ->
     assert re.search(r"^not before +20(29|30)-\S+ \S+  \(in \d+ d\)$", shown, re.MULTILINE)
 
 
+def test_show_says_how_far_a_task_is(cli: Cli, foreign: Foreign) -> None:
+    """What the handler said last stands in one line, and its data below."""
+    foreign({"p": {**FAILED, "progress": {"fraction": 0.4, "message": "page 4\x1b", "data": {"page": 4}}}})
+    shown = cli("show", "p").out
+    assert re.search(r"^progress +40 %, page 4\\x1b$", shown, re.MULTILINE)
+    assert '"page": 4' in shown
+    assert cli("show", "p", "--json").json["progress"]["data"] == {"page": 4}
+
+
 def test_show_as_json_has_the_names_of_the_document(cli: Cli, client: SyncClient) -> None:
     """With --json all fields are there, in camel case, instants in UTC, null where there is nothing."""
     client.enqueue(Greet(name="Ada"), task_id="w", wait_until=T0)
