@@ -104,14 +104,21 @@ class DueLine:
         await self.rest()
 
     def _look_before(self, kinds: frozenset[str]) -> None:
-        """Look now and then, beside everything else, for what goes before all that was read ahead: cancelled tasks."""
+        """Look now and then, beside everything else, for what goes before all others: cancelled tasks.
+
+        While there is something read ahead, or the doorbell hangs behind tasks that nobody takes, nothing else would.
+        """
         if self._before is not None and self._before.done():
             before, self._before = self._before, None
             now = self._store.clock.now()
             self._buffer.extendleft(task for task in reversed(before.result()) if triage(task, now) is not Step.LEAVE)
-        if self._buffer and self._before is None and self._loop.time() >= self._before_at:
+        if (self._buffer or self._hangs_behind) and self._before is None and self._loop.time() >= self._before_at:
             self._before_at = self._loop.time() + _BEFORE_SECONDS
             self._before = asyncio.ensure_future(self._store.due(kinds, now=NO_WAIT, limit=self._ahead))
+
+    @property
+    def _hangs_behind(self) -> bool:
+        return self._bell is not None and self._bell_place[1] is not None
 
     def _remember(self, task_id: str, version: int) -> None:
         self._seen[task_id] = max(version, self._seen.pop(task_id, 0))
@@ -167,10 +174,9 @@ class DueLine:
         await self._open_bell(kinds)
         interrupted = asyncio.ensure_future(changed.wait())
         assert self._ring is not None  # noqa: S101  # opened just above
+        heard = {self._ring, interrupted, *(() if self._before is None else (self._before,))}
         try:
-            await asyncio.wait(
-                {self._ring, interrupted}, timeout=self._next_look(), return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait(heard, timeout=self._next_look(), return_when=asyncio.FIRST_COMPLETED)
         finally:
             interrupted.cancel()
         if self._ring.done():
@@ -208,7 +214,8 @@ class DueLine:
         """Give the seconds until one of the tasks in front becomes due, at most the slow poll's."""
         now = self._store.clock.now()
         waits = (_wait(task, now) for task in self._front if self._is_unseen(task))
-        return max(0.0, min([self._poll_at - self._loop.time(), *(wait for wait in waits if wait is not None)]))
+        looks = [self._poll_at, *([self._before_at] if self._hangs_behind and self._before is None else [])]
+        return max(0.0, min([min(looks) - self._loop.time(), *(wait for wait in waits if wait is not None)]))
 
     async def _open_bell(self, kinds: frozenset[str]) -> None:
         # So many at the head of the line would be all that the doorbell ever shows; then it hangs behind them.

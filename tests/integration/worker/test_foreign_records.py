@@ -107,6 +107,18 @@ async def test_records_of_a_newer_version_hide_nobody(connected: Client, place: 
     assert (task.outcome, task.attempts, task.schema) == (None, 0, 99)
 
 
+async def test_a_cancel_goes_before_what_nobody_takes(connected: Client, place: Place) -> None:
+    """An idle worker notices a cancelled task also where the head of the line is full of others' records."""
+    newer = await _document(connected, schema=99)
+    await place.put({f"newer-{n}": newer for n in range(3)})
+    waiting = await connected.enqueue(Job(), delay=3600)
+    async with Worker(app_of(raising()), connected, poll=3600):
+        await _run_good(connected)
+        assert await connected.cancel_task(waiting.task_id)
+        (task,) = await done(connected, waiting.task_id)
+    assert task.status is TaskStatus.DONE_CANCELLED
+
+
 @pytest.mark.parametrize("due", [datetime(2001, 1, 1, tzinfo=UTC), datetime(1, 1, 1, tzinfo=UTC)])
 async def test_a_due_time_that_contradicts_the_record_is_mended(connected: Client, place: Place, due: datetime) -> None:
     """A record that is found too early is not run: its `dueAt` is put where its other fields say."""
