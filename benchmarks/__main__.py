@@ -1,4 +1,6 @@
-"""How fast one worker drains no-op tasks and cancels arrive, and what that costs: `python -m benchmarks --help`.
+"""How fast one worker drains no-op tasks, how soon cancels and time limits arrive, and what that costs.
+
+`python -m benchmarks --help` tells its options.
 
 Each figure is one run on this machine, with whatever else runs on it; compare figures of one run only. Reads and
 writes are counted at the RPC, by the adapter itself.
@@ -9,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import platform
 import sys
@@ -17,18 +20,26 @@ import time
 import uuid
 from pathlib import Path
 
-from benchmarks import cancelling
+from benchmarks import cancelling, limits
 from oncetask import App, Client, Context, Payload, Worker, connect
 from tests.emulator import running_emulator
 
 BARS = {
-    "sqlite": {"drain_per_second": "at least 2,000"},
+    "sqlite": {
+        "drain_per_second": "at least 2,000",
+        "limit_200_ms_first": "at least 200",
+        "limit_200_ms_last": "at most 350",
+        "concurrent_limits_own": "all of 1,000",
+    },
     "firestore": {
         "cancel_p95_ms": "at most 250",
         "bulk_cancel_rpcs_per_500": "at most 3",
         "drain_per_second": "at least 500",
         "writes_per_task": "at most 3",
         "reads_per_task": "at most 3",
+        "limit_200_ms_first": "at least 200",
+        "limit_200_ms_last": "at most 350",
+        "concurrent_limits_own": "all of 1,000",
     },
 }
 app = App("benchmark")
@@ -73,6 +84,8 @@ async def measure(url: str, tasks: int, concurrency: int, cancels: int) -> dict[
     async with connect(url, env=f"bench-{uuid.uuid4().hex[:8]}") as client:
         figures |= await cancelling.latencies(client, cancels)
         figures |= await cancelling.bulk(client, tasks)
+    async with connect(url, env=f"bench-{uuid.uuid4().hex[:8]}") as client:
+        figures |= await limits.measure(client, cancels, many=1_000)
     return figures
 
 
@@ -119,6 +132,7 @@ def main() -> None:
     parser.add_argument("--stores", nargs="+", choices=["sqlite", "firestore"], default=["sqlite", "firestore"])
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     asked = parser.parse_args()
+    logging.getLogger("oncetask").setLevel(logging.CRITICAL)  # a thousand time limits are reached on purpose
     results = {}
     for store in asked.stores:
         if store == "sqlite":
