@@ -1,16 +1,12 @@
-"""`examples/cancellation.py`, run as a reader runs it: what it prints, and what it leaves behind."""
+"""`examples/cancellation.py`, run as a reader runs it."""
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
 from pathlib import Path
 
-from tests.integration.places import MemoryPlace, Place
+from tests.integration.examples.support import each_by_itself, run_example
+from tests.integration.places import Place
 from tests.integration.stores import EVERYWHERE
-
-EXAMPLE = Path(__file__).parents[3] / "examples" / "cancellation.py"
 
 RUNNING = """\
 A job is cancelled while it runs
@@ -58,36 +54,8 @@ pytestmark = EVERYWHERE
 
 
 def test_it_runs_as_it_says(opened_place: Place, tmp_path: Path) -> None:
-    """It prints every step as expected, those of two cleanups side by side in the order of each, and leaves no file."""
-    here, scratch = tmp_path / "here", tmp_path / "scratch"
-    here.mkdir()
-    scratch.mkdir()
-    environment = {**opened_place.environment, "TMPDIR": str(scratch)}
-    if isinstance(opened_place, MemoryPlace):
-        del environment["ONCETASK_STORE"]  # it is told of no store, and chooses memory by itself
-    command = (sys.executable, "-W", "error", str(EXAMPLE))
-
-    ran = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=50, check=False)
-
-    assert (ran.returncode, _without_grpcs(ran.stderr)) == (0, "")
-    running, waiting, left = ran.stdout.split("\n\n")
+    """It prints every step as expected, those of two cleanups side by side in the order of each."""
+    running, waiting, left = run_example("cancellation.py", opened_place, tmp_path)
     assert running.splitlines() == RUNNING.splitlines()
-    assert _each_by_itself(waiting) == _each_by_itself(WAITING)
+    assert each_by_itself(waiting) == each_by_itself(WAITING)
     assert left.splitlines() == LEFT.splitlines()
-    assert [*here.iterdir(), *scratch.iterdir()] == []
-
-
-def _without_grpcs(errors: str) -> str:
-    """Leave out what grpc prints where the emulator has mangled a message, as it does now and then under load.
-
-    The store opens a new stream then (firebase/firebase-js-sdk issue 2894 tells of such messages).
-    """
-    return re.sub(
-        r"Exception deserializing message!\nTraceback .*\n(?: .*\n)*google\.protobuf.*DecodeError.*\n", "", errors
-    )
-
-
-def _each_by_itself(text: str) -> list[str]:
-    """Put the lines of a part together by who printed them; of one of them they stay in order."""
-    title, *lines = text.splitlines()
-    return [title, *sorted(lines, key=lambda line: line[2:18])]
