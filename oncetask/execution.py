@@ -157,6 +157,7 @@ class Execution:
         self._call: asyncio.Task[object] | None = None
         self.thread: asyncio.Future[object] | None = None
         """The thread of a `def` handler; it takes up its slot until it ends, even where it was abandoned."""
+        self._waits_for_process = self._to_call.runs_in == "process"
         self._timer: asyncio.TimerHandle | None = None
         self._grace: asyncio.TimerHandle | None = None
 
@@ -169,7 +170,7 @@ class Execution:
         if self._invalid is not None:
             return Failed(self._invalid)
         # A process takes its time to start, which the handler's limit does not count.
-        self._limit_from_now(_LONGEST_START if self._to_call.runs_in == "process" else 0.0)
+        self._limit_from_now(_LONGEST_START if self._waits_for_process else 0.0)
         self._call = self._loop.create_task(self._through_middlewares(), name=f"oncetask {self._context.task_id}")
         self._call.add_done_callback(self._note_end)
         try:
@@ -308,6 +309,7 @@ class Execution:
 
     def _begin_in_process(self) -> TimeLimit | None:
         """Say that a process may start the handler, and how long that may take; None: it is too late for that."""
+        self._waits_for_process = False
         return None if self._signal.reason is not None else self._limit_from_now()
 
     def _judge(self, call: asyncio.Task[object]) -> Ended:
@@ -329,8 +331,9 @@ class Execution:
             where = (self._context.kind, self._context.task_id)
             _log.warning("handler of kind %s raised when told to stop, task %s", *where, exc_info=raised)
         if reason == "timeout":
-            timeout = TaskTimeout(f"the attempt reached its time limit of {self._to_call.limit:g} s")
-            return Failed(timeout, ended=ended)
+            limit = f"the attempt reached its time limit of {self._to_call.limit:g} s"
+            waited = f"no process was ready for the handler within {self._to_call.limit + _LONGEST_START:g} s"
+            return Failed(TaskTimeout(waited if self._waits_for_process else limit), ended=ended)
         if reason == "deadline" and self._deadline is not None:
             late = TaskExpired(f"the deadline {self._deadline} passed while the handler ran")
             return Expired(late, self._deadline, ended=ended)

@@ -19,7 +19,7 @@ from oncetask.errors import InvalidPayload, OncetaskError, StoreUnavailable
 from oncetask.execution import payload_of
 from oncetask.lifecycle import is_expired
 from oncetask.line import DueLine, batch_of
-from oncetask.processes import Processes, check_sendable
+from oncetask.processes import Processes, check_main, check_sendable
 from oncetask.running import Run, Surroundings
 from oncetask.slots import Slots
 from oncetask.watchdog import Watchdog
@@ -231,6 +231,7 @@ class Worker:
         if self._running:
             msg = "this worker is running already: make another one"
             raise OncetaskError(msg)
+        check_main()
         self._running, self._stopping = True, False
         self._stopped.clear()
         self._stop_wanted.clear()

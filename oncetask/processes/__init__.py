@@ -34,11 +34,21 @@ if TYPE_CHECKING:
     from oncetask.context import TimeLimit
     from oncetask.task import Progress
 
-__all__ = ["Answer", "Job", "Processes", "check_sendable"]
+__all__ = ["Answer", "Job", "Processes", "check_main", "check_sendable"]
 
 _LOOK_SECONDS = 0.02
 _LAST_WORDS_SECONDS = 5.0
 _log = logging.getLogger("oncetask")
+
+
+def check_main() -> None:
+    """Raise where a new process imports its program, and that program, without a guard, starts a worker again."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        msg = (
+            "a handler's process imports its program, which starts a worker there too: "
+            'put what the program does under `if __name__ == "__main__":`'
+        )
+        raise OncetaskError(msg)
 
 
 def check_sendable(kind: str, *things: object) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-from oncetask import App, Context, Payload, Worker, connect
+from oncetask import App, Context, NoRetry, Payload, Worker, connect
 
 app = App("crunching")
 
@@ -19,7 +19,7 @@ class Spin(Payload, kind="spin"):
     ever: bool = True
 
 
-@app.handler(Spin, timeout=60, run_in="process")
+@app.handler(Spin, timeout=60, run_in="process", retry=NoRetry())
 def spin(ctx: Context, job: Spin) -> int:
     """Say in which process this is, and stay there."""
     ctx.progress(None, data=os.getpid())

@@ -38,6 +38,17 @@ async def test_a_program_finds_its_own_handlers_there(connected: Client, crew: C
     assert task.result != worker.pid
 
 
+async def test_a_program_without_its_guard_is_told(connected: Client, crew: Crew) -> None:
+    """The process, which imports the program, starts no second worker; the attempt fails, and the worker goes on."""
+    await crew.start("unguarded")
+    for _ in range(2):
+        receipt = await connected.enqueue(Spin(ever=False))
+        task = await connected.wait(receipt.task_id, _LIMIT)
+        assert task.status is TaskStatus.DONE_FAILED
+        assert {error.type for error in task.errors} == {"OncetaskError"}
+        assert "no process can be started for the handler" in task.errors[0].message
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
 async def test_no_handler_outlives_its_worker(connected: Client, crew: Crew, number: signal.Signals) -> None:
     """However its worker ends, the process of a handler ends with it; at SIGTERM the task is given back."""
