@@ -32,6 +32,7 @@ _RENEWED_AT = 1 / 3
 _WATCHED_AFTER_SECONDS = 0.2
 _TOLD_AFTER_SECONDS = 0.1
 _TOLD_EVERY_SECONDS = 1.0
+_TIMERS_ARE_EARLY_SECONDS = 0.01
 _BREATH_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
 _log = logging.getLogger("oncetask")
@@ -100,10 +101,7 @@ class Lease:
         sequence gets stored and those between are left out.
         """
         self._progress = progress
-        if self._progress_timer is None and self._stop is not _ignore:
-            loop = asyncio.get_running_loop()
-            wait = max(_TOLD_AFTER_SECONDS, self._progress_at + _TOLD_EVERY_SECONDS - loop.time())
-            self._progress_timer = loop.call_later(wait, lambda: self._keep(self._write_progress()))
+        self._plan_progress()
 
     async def write(
         self,
@@ -115,42 +113,52 @@ class Lease:
 
         All members of a batch see the same time, so that they are due together again.
 
-        Gives what was stored; members of a batch that were lost are left out. Raises LeaseLost where nothing is held
-        any more, or the error of a write that is impossible, after the others have been written.
+        Gives what was stored; members of a batch that were lost are left out. Raises LeaseLost where that is all of
+        them, or the error of a write that is impossible, after the others have been written.
         """
         async with self._writing:
-            stored: list[Transition] = []
-            impossible: OncetaskError | None = None
-            progress: Progress | None = None
-            left = list(self._held)
-            while left:
-                now, progress = self._store.clock.now(), self._progress or progress
-                transitions = [_with(event(self._held[task_id], now), progress) for task_id in left]
-                try:
-                    written = await self._send(transitions, staged, batch)
-                except StoreUnavailable as error:
-                    await self._while_it_lasts(error)
-                    continue
-                stored += self._applied(transitions, written)
-                self._progress_sent(progress)
-                errors = {one.before.id: w.error for one, w in zip(transitions, written, strict=True) if w.error}
-                refused = [one.before.id for one, w in zip(transitions, written, strict=True) if not w.applied]
-                try:
-                    left = await self._still_mine([task_id for task_id in refused if task_id not in errors])
-                except LeaseLost as lost:
-                    if not stored:
-                        raise
-                    _log.warning("%s", lost)
-                    break
-                if errors and progress is not None:  # how far it is must not keep it from getting there
-                    _log.error("written anew without its progress: task %s: %s", ", ".join(errors), errors)
-                    progress = None
-                    left += errors
-                elif errors:
-                    impossible = impossible or next(iter(errors.values()))
-            if impossible is not None:
-                raise impossible
-            return stored
+            return await self._write(event, staged, batch)
+
+    async def _write(
+        self, event: Callable[[Task, Now], Transition], staged: Sequence[Task] = (), batch: Any = None
+    ) -> list[Transition]:
+        stored: list[Transition] = []
+        progress: Progress | None = None
+        dropped: Progress | None = None
+        impossible: OncetaskError | None = None
+        left = list(self._held)
+        while left:
+            now = self._store.clock.now()
+            if not stored and not dropped:  # all members get the same
+                progress = self._progress or progress
+            plain = [event(self._held[task_id], now) for task_id in left]
+            transitions = [_with(one, progress) for one in plain]
+            try:
+                written = await self._send(transitions, staged, batch)
+            except StoreUnavailable as error:
+                await self._while_it_lasts(error)
+                continue
+            stored += self._applied(transitions, written)
+            self._progress_sent(progress)
+            errors = {one.before.id: w.error for one, w in zip(transitions, written, strict=True) if w.error}
+            refused = [one.before.id for one, w in zip(transitions, written, strict=True) if not w.applied]
+            try:
+                left = await self._still_mine([task_id for task_id in refused if task_id not in errors])
+            except LeaseLost as lost:
+                if not stored:
+                    raise
+                _log.warning("%s", lost)
+                break
+            if errors and progress is not None:  # how far it is must not keep it from getting there
+                dropped, progress = progress, None
+                left += [one.before.id for one in plain if one.before.id in errors and one.changes]
+                _log.error("the progress of task %s is dropped: it may be what could not be stored", ", ".join(errors))
+            elif errors:
+                impossible = impossible or next(iter(errors.values()))
+        if impossible is not None:
+            self._progress = self._progress or dropped  # that was not the reason
+            raise impossible
+        return stored
 
     async def _send(self, transitions: list[Transition], staged: Sequence[Task], batch: Any) -> list[Written]:
         """Send what was staged in one commit with the success; without it each write stands for itself."""
@@ -175,7 +183,7 @@ class Lease:
     async def _still_mine(self, ids: list[str]) -> list[str]:
         """Read tasks that may have been lost; gives those still held. Raises LeaseLost where that is none of all."""
         lost: list[str] = []
-        for task_id, found in zip(ids, await self._store.get(ids) if ids else (), strict=True):
+        for task_id, found in zip(ids, await self._read(ids), strict=True):
             if found is not None and lifecycle.holds(found, self._ids[task_id]):
                 self._held[task_id] = found
             elif task_id in self._held:
@@ -189,6 +197,14 @@ class Lease:
             _log.warning("%s", message)
         self._stop_if_cancelled()
         return [task_id for task_id in ids if task_id in self._held]
+
+    async def _read(self, ids: list[str]) -> list[Task | None]:
+        while ids:
+            try:
+                return await self._store.get(ids)
+            except StoreUnavailable as error:
+                await self._while_it_lasts(error)
+        return []
 
     async def _while_it_lasts(self, error: StoreUnavailable) -> None:
         """Go on trying as long as the lease lasts for certain; after that somebody else may hold the task."""
@@ -227,17 +243,26 @@ class Lease:
                     return
                 pause = min(pause, _BREATH_SECONDS)
 
+    def _plan_progress(self) -> None:
+        """See to it that what was told gets written, if nothing is on its way to that."""
+        if self._progress is not None and self._progress_timer is None and self._stop is not _ignore:
+            loop = asyncio.get_running_loop()
+            wait = max(_TOLD_AFTER_SECONDS, self._progress_at + _TOLD_EVERY_SECONDS - loop.time())
+            self._progress_timer = loop.call_later(wait, lambda: self._keep(self._write_progress()))
+
     async def _write_progress(self) -> None:
-        """Write what the handler has said last, if no other write has taken it along."""
-        self._progress_timer = None
-        if (progress := self._progress) is None:
-            return
+        """Write what the handler has said last, if no other write has taken it along, or has just done that."""
         try:
-            await self.write(lambda task, _: lifecycle.progress(task, progress))
+            async with self._writing:
+                early = self._progress_at + _TOLD_EVERY_SECONDS - asyncio.get_running_loop().time()
+                if self._progress is not None and early < _TIMERS_ARE_EARLY_SECONDS:
+                    await self._write(lambda task, _: lifecycle.progressed(task))
         except LeaseLost as lost:
             self._lose(str(lost))
         except Exception:  # noqa: BLE001  # told; the handler goes on
             _log.exception("the progress of task %s could not be stored", ", ".join(self._ids))
+        self._progress_timer = None
+        self._plan_progress()
 
     def _progress_sent(self, progress: Progress | None) -> None:
         if progress is not None:

@@ -39,7 +39,7 @@ __all__ = [
     "is_overtaken",
     "may_delete",
     "present_for",
-    "progress",
+    "progressed",
     "realign",
     "reject",
     "release",
@@ -182,9 +182,9 @@ def renew(task: Task, *, until: datetime) -> Transition:
     return _transition("renewed", task, leased_until=until)
 
 
-def progress(task: Task, told: Progress) -> Transition:
-    """Keep what the running handler says of how far it is."""
-    return _transition("progressed", task, progress=told)
+def progressed(task: Task) -> Transition:
+    """Write a leased task for nothing but its progress."""
+    return _transition("progressed", task)
 
 
 def with_progress(transition: Transition, told: Progress) -> Transition:

@@ -16,7 +16,16 @@ from oncetask import lifecycle
 from oncetask.clock import EPOCH
 from oncetask.errors import PayloadTooLarge
 from oncetask.store import document
-from oncetask.store.document import ABSENT, FIELDS, INSTANTS, check_size, decode, encode, encode_changes
+from oncetask.store.document import (
+    ABSENT,
+    FIELDS,
+    INSTANTS,
+    check_size,
+    decode,
+    encode,
+    encode_changes,
+    new_progress,
+)
 from oncetask.task import Outcome, Progress, Task, TaskError, TaskStatus
 from tests.support import T0, a_task, at, exactly
 
@@ -55,7 +64,7 @@ tasks = st.builds(
         Progress,
         fraction=st.none() | st.floats(0, 1),
         message=st.none() | text,
-        data=json_maps,
+        data=json_values,
         at=st.none() | instants,
     ),
     is_cancelled=st.booleans(),
@@ -190,6 +199,34 @@ class TestValues:
         assert encode_changes({"result": [[1]]}) == {"result": ABSENT, "resultJson": "[[1]]"}
         assert encode_changes({"result": None}) == {"result": ABSENT, "resultJson": ABSENT}
 
+    @pytest.mark.parametrize(
+        ("progress", "fields"),
+        [
+            (Progress(None), {}),
+            (Progress(0.0, "", at=T0), {"fraction": 0.0, "message": "", "at": T0}),
+            (
+                Progress(1.0, "done", {"rows": [1, 2]}, T0),
+                {"fraction": 1.0, "message": "done", "data": {"rows": [1, 2]}, "at": T0},
+            ),
+            (Progress(None, data=False), {"data": False}),
+            (Progress(None, data=0), {"data": 0}),
+            (Progress(None, data=[]), {"data": []}),
+            (Progress(None, data={}), {"data": {}}),
+            (Progress(None, data=[[1], [2]]), {"dataJson": "[[1], [2]]"}),
+            (Progress(None, data=2**70), {"dataJson": str(2**70)}),
+            (Progress(0.5, data={"__x__": 1}), {"fraction": 0.5, "dataJson": '{"__x__": 1}'}),
+            (Progress(None, data="\ud800"), {"dataJson": '"\\ud800"'}),
+        ],
+        ids=lambda value: repr(value)[:60],
+    )
+    def test_progress_is_a_map_of_what_was_said(self, progress: Progress, fields: dict[str, Any]) -> None:
+        """Parts that were not said are absent; data stand in `dataJson` where Firestore cannot hold them, or nowhere.
+
+        Read again it is the same.
+        """
+        assert encode_changes({"progress": progress}) == {"progress": fields}
+        assert read({**SOUND, "progress": fields}).progress == progress
+
 
 class TestRoundTrip:
     """Reading gives what was written."""
@@ -238,6 +275,12 @@ WRONG: dict[str, list[Any]] = {
     },
 }
 REQUIRED = {"kind", "data", "waitUntil", "createdAt"}
+STRANGE_PARTS: dict[str, list[Any]] = {
+    "fraction": ["half", True, [0.5], {}, T0],
+    "message": [5, True, ["text"], {}, b"text"],
+    "at": ["2030-01-01T00:00:00Z", 5, True, {}, datetime(2030, 1, 1)],  # noqa: DTZ001  # foreign
+    "dataJson": [5, True, {}, ["{}"], "{", "", "[" * 100_000, "1" * 5_000],
+}
 
 
 class TestStrangeDocuments:
@@ -322,6 +365,42 @@ class TestStrangeDocuments:
 
         assert task.created_at == T0
         assert task.created_at.tzinfo is UTC
+
+    @pytest.mark.parametrize(
+        ("part", "value"),
+        [(part, value) for part, values in STRANGE_PARTS.items() for value in values],
+        ids=lambda value: repr(value)[:20],
+    )
+    def test_a_strange_part_of_a_progress_is_left_out(self, part: str, value: Any) -> None:
+        """A part of a wrong type is None, which is no problem of the task; the other parts are read."""
+        sound = {"fraction": 0.5, "message": "half", "at": T0}
+
+        task = read({**SOUND, "progress": {**sound, part: value, "unknown": 1}})
+
+        expected: dict[str, Any] = {**sound, part.removesuffix("Json"): None}
+        assert task.problems == ()
+        assert task.progress == Progress(**expected)
+
+    def test_an_empty_progress_is_one(self) -> None:
+        """A map without any part is a progress of which nothing is known."""
+        assert read({**SOUND, "progress": {}}).progress == Progress(None)
+
+    def test_broken_json_of_a_progress_leaves_its_plain_data(self) -> None:
+        """Where both stand in a foreign progress, the text counts if it is JSON, else what stands beside it."""
+        both = {"data": [1], "dataJson": "[[2]]"}
+
+        assert read({**SOUND, "progress": both}).progress == Progress(None, data=[[2]])
+        assert read({**SOUND, "progress": {**both, "dataJson": "[["}}).progress == Progress(None, data=[1])
+
+    def test_the_instant_of_a_progress_is_given_in_utc(self) -> None:
+        """An instant of another zone is read as the same instant in UTC."""
+        berlin = T0.astimezone(timezone(timedelta(hours=1)))
+
+        progress = read({**SOUND, "progress": {"at": berlin}}).progress
+
+        assert progress is not None
+        assert progress.at is not None
+        assert (progress.at, progress.at.tzinfo) == (T0, UTC)
 
     def test_unknown_fields_are_no_problem(self) -> None:
         """What a newer version added does not disturb."""
@@ -426,3 +505,74 @@ class TestSize:
         size = document._firestore_size(value)
 
         assert size <= document._MOST_BYTES_PER_CHARACTER * len(json.dumps(value)) + 32  # an empty map by itself
+
+
+class TestNewProgress:
+    """What a handler says of how far it is."""
+
+    @pytest.mark.parametrize("fraction", [0, 1, 0.0, 0.5, 1.0, None])
+    def test_fractions(self, fraction: float | None) -> None:
+        """From 0 to 1, both included, or unknown; a whole number is kept as a float."""
+        kept = new_progress(fraction, None, None, at=T0)
+
+        assert kept == Progress(fraction, at=T0)
+        assert fraction is None or type(kept.fraction) is float
+
+    @pytest.mark.parametrize("fraction", [-0.1, 1.1, -5e-324, 1 + 2**-52, math.nan, math.inf, -math.inf, 10**400])
+    def test_a_fraction_outside_is_refused(self, fraction: float) -> None:
+        """A number that is no part of a whole raises ValueError, which names it."""
+        with pytest.raises(ValueError, match="fraction must be a number from 0 to 1, or None, not "):
+            new_progress(fraction, None, None, at=T0)
+
+    @pytest.mark.parametrize("fraction", ["half", "0.5", True, False, [0.5], 1j])
+    def test_a_fraction_of_another_type_is_refused(self, fraction: Any) -> None:
+        """What is no number raises TypeError, which shows it; booleans are none."""
+        with pytest.raises(TypeError, match="fraction must be a number from 0 to 1, or None, not ") as raised:
+            new_progress(fraction, None, None, at=T0)
+        assert repr(fraction) in str(raised.value)
+
+    @pytest.mark.parametrize("message", [5, b"text", True, ["text"]])
+    def test_a_message_is_a_text(self, message: Any) -> None:
+        """Everything else raises TypeError."""
+        with pytest.raises(TypeError, match="message must be a text, or None, not "):
+            new_progress(None, message, None, at=T0)
+
+    def test_a_message_is_cut_at_two_kib(self) -> None:
+        """2,048 bytes are kept whole, one more is cut; never in the middle of a character, and half ones go."""
+        assert new_progress(None, "x" * 2_048, None, at=T0).message == "x" * 2_048
+        assert new_progress(None, "x" * 2_049, None, at=T0).message == "x" * 2_045 + "…"
+        assert new_progress(None, "€" * 2_000, None, at=T0).message == "€" * 681 + "…"
+        assert new_progress(None, "a\ud800b", None, at=T0).message == "a?b"
+
+    @pytest.mark.parametrize(
+        "data", [object(), {"x": object()}, {"x": math.nan}, math.inf, lambda: None], ids=lambda data: repr(data)[:12]
+    )
+    def test_data_without_a_json_form_are_refused(self, data: Any) -> None:
+        """What JSON cannot hold raises TypeError, NaN and infinity among it."""
+        with pytest.raises(TypeError, match=r"data, a \w+, must be something that JSON can hold"):
+            new_progress(None, None, data, at=T0)
+
+    def test_data_that_contain_themselves_are_refused(self) -> None:
+        """A circle raises TypeError too."""
+        circle: list[Any] = []
+        circle.append(circle)
+
+        with pytest.raises(TypeError, match="must be something that JSON can hold"):
+            new_progress(None, None, circle, at=T0)
+
+    @pytest.mark.parametrize(
+        ("largest", "larger"),
+        [
+            ("a" * 8_191, "a" * 8_192),
+            ("€" * 2_730, "€" * 2_731),
+            ({"x": "a" * 8_157}, {"x": "a" * 8_158}),
+            ([0] * 1_024, [0] * 1_025),
+            ([["a" * 8_186]], [["a" * 8_189]]),
+        ],
+        ids=["text", "bytes", "map", "numbers", "json"],
+    )
+    def test_data_may_take_eight_kib(self, largest: Any, larger: Any) -> None:
+        """What takes 8,192 bytes is kept, more raises PayloadTooLarge, which names both sizes and a way out."""
+        assert new_progress(None, None, largest, at=T0).data == largest
+        with pytest.raises(PayloadTooLarge, match=r"data takes 8,\d{3} bytes; .* 8,192: pass a reference"):
+            new_progress(None, None, larger, at=T0)
