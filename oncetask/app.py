@@ -236,7 +236,7 @@ class App:
         max_batch: int | None = None,
     ) -> Callable[[F], F]:
         kind = _check_payload_type(payload_type)
-        if run_in not in {None, "process"}:
+        if run_in is not None and run_in != "process":
             msg = f"run_in must be 'process', or left out, not {run_in!r}"
             raise ValueError(msg)
         if concurrency is not None:

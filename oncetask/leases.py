@@ -259,6 +259,7 @@ class Lease:
                     await self._write(lambda task, _: lifecycle.progressed(task))
         except LeaseLost as lost:
             self._lose(str(lost))
+            return
         except Exception:  # noqa: BLE001  # told; the handler goes on
             _log.exception("the progress of task %s could not be stored", ", ".join(self._ids))
         self._progress_timer = None

@@ -1,0 +1,1 @@
+"""The HTTP edge: functions behind HTTP and WebSocket, on real servers where that matters."""
