@@ -26,7 +26,8 @@ def next_step(task: Task, handler: Handler, *, longest_lease: float, now: Now) -
     match lifecycle.triage(task, now, has_cleanup=handler.has_cleanup):
         case Step.CLAIM:
             until = now.latest + timedelta(seconds=lease_seconds(task, handler, longest_lease))
-            return lifecycle.claim(task, lease_id=uuid4().hex, until=until, now=now)
+            begins = not lifecycle.is_expired(task, handler.deadline_of(task), now)
+            return lifecycle.claim(task, lease_id=uuid4().hex, until=until, now=now, begins=begins)
         case Step.RESCUE:
             error = LeaseLost(f"its worker died or stood still: the lease ended at {task.leased_until}")
             policy = handler.called_for(task).retry

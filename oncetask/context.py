@@ -243,11 +243,11 @@ class Context:
             if task.id not in own:
                 self._staged.setdefault(task.id, task)
 
-    def only(self, tasks: Sequence[Task]) -> Context:
-        """Give the same context with some of its tasks."""
+    def only(self, tasks: Sequence[Task], payload: Payload) -> Context:
+        """Give the same context with some of its tasks, and the payload of the first."""
         other = copy(self)
         other.task, other.tasks = tasks[0], tuple(tasks)
-        other._payload = self._payload if tasks[0] is self.task else None  # noqa: SLF001  # its own class
+        other._payload = payload  # noqa: SLF001  # its own class
         return other
 
     @property

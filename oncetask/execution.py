@@ -203,7 +203,9 @@ class Execution:
         """Tell the error handlers of a failed attempt; one that fails itself is logged and harms nobody."""
         context = self._context
         if isinstance(ended, Expired) and len(context.tasks) > 1:
-            context = context.only([task for task in context.tasks if self._is_over(task, ended.deadline)])
+            members = zip(context.tasks, self._payloads, strict=True)  # of a batch all are valid
+            over = [(task, payload) for task, payload in members if self._is_over(task, ended.deadline)]
+            context = context.only([task for task, _ in over], over[0][1])
         token = running_context.set(context)
         try:
             for function in self._handler.error_handlers:

@@ -142,12 +142,15 @@ def is_overtaken(task: Task) -> bool:
 
 
 def is_expired(task: Task, deadline: datetime | None, now: Now) -> bool:
-    """Tell whether a claimed task is too late to be started. `deadline`: its own, else its handler's.
+    """Tell whether a task is too late to be started. `deadline`: its own, else its handler's.
 
-    It is also where it may not start before then: it was found because of its deadline, not because it is due. A
-    cleanup is never too late.
+    It is also where it may not start before then: it was found because of its deadline, not because it is due. And
+    one that was claimed as too late stays that. A cleanup is never too late.
     """
-    return deadline is not None and not task.is_cancelled and deadline <= max(now.latest, task.wait_until)
+    if deadline is None or task.is_cancelled:
+        return False
+    claimed_late = task.lease_owner is not None and task.started_at is None
+    return claimed_late or deadline <= max(now.latest, task.wait_until)
 
 
 def attempt_of(task: Task) -> int:
@@ -160,10 +163,11 @@ def takes_staged(transition: Transition) -> bool:
     return transition.event in {"completed", "cleaned-up"}
 
 
-def claim(task: Task, *, lease_id: str, until: datetime, now: Now) -> Transition:
+def claim(task: Task, *, lease_id: str, until: datetime, now: Now, begins: bool = True) -> Transition:
     """Take a task: from here on an attempt is spent, so that a crash counts as one.
 
-    Of a cancelled task it is an attempt at the cleanup, which are counted by themselves.
+    Of a cancelled task it is an attempt at the cleanup, which are counted by themselves. `begins`: its handler will
+    be started; not so where it is too late for that, and only its error handlers are told.
     """
     if task.is_cancelled:
         return _transition("claimed", task, lease_owner=lease_id, **_cleanup_attempt(task, until))
@@ -173,7 +177,7 @@ def claim(task: Task, *, lease_id: str, until: datetime, now: Now) -> Transition
         lease_owner=lease_id,
         leased_until=until,
         attempts=task.attempts + 1,
-        started_at=task.started_at or now.earliest,
+        started_at=task.started_at or (now.earliest if begins else None),
     )
 
 
@@ -247,8 +251,6 @@ def expire(
     if is_overtaken(task):
         return abandon(task) if is_alive else release(task, now=now, has_cleanup=has_cleanup)
     spent: dict[str, Any] = {} if began else _one_attempt_less(task)
-    if spent.get("attempts") == 0:
-        spent["started_at"] = None
     return _end("expired", task, Outcome.EXPIRED, now, errors=_with_error(task.evolve(**spent), error, now), **spent)
 
 

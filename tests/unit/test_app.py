@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from oncetask import (
     Worker,
 )
 from oncetask.store.sqlite import SqliteStore
-from tests.support import a_task
+from tests.support import a_task, at
 
 
 class Mail(Payload, kind="mail"):
@@ -178,6 +178,152 @@ class TestLimits:
         with pytest.raises((TypeError, ValueError), match="timeout") as refused:
             App(timeout=value)
         assert repr(value) in str(refused.value)
+
+
+REFUSES: dict[str, Callable[..., object]] = {
+    "App": App,
+    "handler": lambda **options: App().handler(Mail, **options),
+    "batch_handler": lambda **options: App().batch_handler(Mail, **options),
+}
+"""What takes a deadline."""
+
+
+class TestDeadlines:
+    """The instant after which no task of a kind runs any more."""
+
+    def test_without_one_there_is_none(self) -> None:
+        """Left out of handler and App, a kind has no deadline."""
+        app = App()
+        app.handler(Mail)(send)
+        app.batch_handler(Report)(send)
+        assert [handler.deadline for handler in app.handlers().values()] == [None, None]
+
+    @pytest.mark.parametrize("decorator", ["handler", "batch_handler"])
+    def test_what_is_left_out_is_the_apps(self, decorator: str) -> None:
+        """A handler without a deadline has its App's."""
+        app = App(deadline=at(60))
+        REGISTERS[decorator](app)(Mail)(send)
+        assert app.handlers()["mail"].deadline == at(60)
+
+    @pytest.mark.parametrize("decorator", ["handler", "batch_handler"])
+    @pytest.mark.parametrize("own", [at(30), at(90), datetime(2000, 1, 1, tzinfo=UTC)])
+    def test_the_handlers_own_wins(self, decorator: str, own: datetime) -> None:
+        """What a decorator says holds for its kind, be it earlier, later or past."""
+        app = App(deadline=at(60))
+        REGISTERS[decorator](app)(Mail, deadline=own)(send)
+        app.handler(Report)(send)
+        assert [handler.deadline for handler in app.handlers().values()] == [own, at(60)]
+
+    def test_an_included_app_keeps_its_own(self) -> None:
+        """The deadline of the App around it is not an included handler's."""
+        outer, early, free = App("outer", deadline=at(60)), App("early", deadline=at(30)), App("free")
+        early.handler(Mail)(send)
+        free.handler(Report)(send)
+        outer.include(early)
+        outer.include(free)
+        assert {kind: handler.deadline for kind, handler in outer.handlers().items()} == {
+            "mail": at(30),
+            "report": None,
+        }
+
+    @pytest.mark.parametrize("place", REFUSES)
+    def test_it_may_be_of_any_zone(self, place: str) -> None:
+        """It is kept in UTC."""
+        there = at(60).astimezone(timezone(timedelta(hours=5)))
+        app = App(deadline=there if place == "App" else None)
+        options = {} if place == "App" else {"deadline": there}
+        REGISTERS["handler" if place == "App" else place](app)(Mail, **options)(send)
+        deadline = app.handlers()["mail"].deadline
+        assert (deadline, deadline and deadline.tzinfo) == (at(60), UTC)
+
+    @pytest.mark.parametrize("place", REFUSES)
+    def test_a_naive_one_is_refused(self, place: str) -> None:
+        """The message names the field and the value, and what would be right."""
+        naive = datetime(2030, 1, 1)  # noqa: DTZ001  # what is refused
+        with pytest.raises(ValueError, match=r"deadline must be aware .*tzinfo=UTC") as refused:
+            REFUSES[place](deadline=naive)
+        assert repr(naive) in str(refused.value)
+
+    @pytest.mark.parametrize("place", REFUSES)
+    @pytest.mark.parametrize("value", ["tomorrow", 1_900_000_000, 0, timedelta(hours=1), at(0).date(), False])
+    def test_what_is_no_instant_is_refused(self, place: str, value: Any) -> None:
+        """The message names the field and the value."""
+        with pytest.raises(TypeError, match="deadline must be an aware datetime") as refused:
+            REFUSES[place](deadline=value)
+        assert repr(value) in str(refused.value)
+
+
+class Sender:
+    """Can be called."""
+
+    def __call__(self, _: Context, __: Any) -> None:
+        """Send."""
+
+
+def _made_within() -> Callable[..., None]:
+    def nested(_: Context, __: Any) -> None:
+        """Known in here only."""
+
+    return nested
+
+
+UNREACHABLE: dict[str, Callable[..., object]] = {
+    "async def": send,
+    "lambda": lambda *_: None,
+    "nested function": _made_within(),
+    "partial": partial(send_in_a_thread),
+    "bound method": Sender().__call__,
+    "object": Sender(),
+    "builtin": print,
+}
+"""Functions that another process cannot import and call."""
+
+
+class TestPlaces:
+    """Where a handler runs."""
+
+    @pytest.mark.parametrize("decorator", ["handler", "batch_handler"])
+    def test_in_a_process_where_that_is_wanted(self, decorator: str) -> None:
+        """A `def` function of a module may run in another process; left out or None, it runs in a thread."""
+        for options, place in (({"run_in": "process"}, "process"), ({"run_in": None}, "thread"), ({}, "thread")):
+            app = App()
+            REGISTERS[decorator](app)(Mail, **options)(send_in_a_thread)
+            assert app.handlers()["mail"].runs_in == place
+
+    @pytest.mark.parametrize("decorator", ["handler", "batch_handler"])
+    @pytest.mark.parametrize("value", ["thread", "loop", "Process", "", 0, False, True, 7, ("process",), ["process"]])
+    def test_anything_else_is_refused(self, decorator: str, value: Any) -> None:
+        """The message names the field and the value, and what would be right."""
+        with pytest.raises(ValueError, match="run_in must be 'process', or left out") as refused:
+            REGISTERS[decorator](App())(Mail, run_in=value)
+        assert repr(value) in str(refused.value)
+
+    @pytest.mark.parametrize("decorator", ["handler", "batch_handler"])
+    @pytest.mark.parametrize("function", UNREACHABLE.values(), ids=UNREACHABLE)
+    def test_what_no_other_process_can_find_is_refused(self, decorator: str, function: Any) -> None:
+        """Only a `def` function of a module has a name to import it by; the message names kind, option and value."""
+        app = App()
+        with pytest.raises(
+            TypeError, match=r"'mail' with run_in='process' must be a `def` function of a mod"
+        ) as refused:
+            REGISTERS[decorator](app)(Mail, run_in="process")(function)
+        assert repr(function) in str(refused.value)
+        assert app.kinds() == []
+
+    @pytest.mark.parametrize("value", [None, "send", 7])
+    def test_what_cannot_be_called_is_refused_there_too(self, value: Any) -> None:
+        """Only a function can be registered; the message names the kind and the value."""
+        with pytest.raises(TypeError, match="'mail'") as refused:
+            App().handler(Mail, run_in="process")(value)
+        assert repr(value) in str(refused.value)
+
+    def test_a_cleanup_runs_in_the_worker(self) -> None:
+        """The cancellation handler of a kind that runs in processes is called in the worker's own."""
+        app = App()
+        app.handler(Mail, run_in="process")(send_in_a_thread)
+        app.cancellation_handler(Mail)(undo)
+        called = app.handlers()["mail"].called_for(a_task(is_cancelled=True))
+        assert (called.function, called.runs_in) == (undo, "loop")
 
 
 class TestHandlers:

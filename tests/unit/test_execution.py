@@ -40,7 +40,7 @@ def execution(function: Function, *, task: Task | None = None, grace: float = 5.
     told: list[Progress] = []
     return Execution(
         app.handlers()["greet"],
-        [task or a_task(lease_owner="l", leased_until=at(60), attempts=1)],
+        [task or a_task(lease_owner="l", leased_until=at(60), attempts=1, started_at=at(0))],
         [Greet(name="Ada")],
         client=Client(store),
         state=None,
@@ -131,7 +131,7 @@ async def test_the_earlier_of_timeout_and_deadline_wins(
         finally:
             seen.extend((ctx.abort_reason, ctx.remaining))
 
-    task = a_task(deadline=at(deadline), lease_owner="l", leased_until=at(60), attempts=1)
+    task = a_task(deadline=at(deadline), lease_owner="l", leased_until=at(60), attempts=1, started_at=at(0))
     ended, when = await run(handler, timeout=timeout, task=task)
     assert seen == [at(stops), stops, reason, 0.0]
     assert when == stops
@@ -149,7 +149,9 @@ async def test_at_its_deadline_nothing_is_started(deadline: datetime, starts: bo
         started = True
         await asyncio.Event().wait()
 
-    task = a_task(wait_until=at(-100), deadline=deadline, lease_owner="l", leased_until=at(60), attempts=1)
+    task = a_task(
+        wait_until=at(-100), deadline=deadline, lease_owner="l", leased_until=at(60), attempts=1, started_at=at(0)
+    )
     ended, when = await run(handler, task=task)
     assert isinstance(ended, Expired)
     assert (started, ended.began, ended.deadline) == (starts, starts, deadline)
@@ -159,7 +161,7 @@ async def test_at_its_deadline_nothing_is_started(deadline: datetime, starts: bo
 @in_virtual_time
 async def test_a_handler_that_ends_at_its_deadline_by_itself_has_completed() -> None:
     """A deadline ends what still runs; what has returned just before it is complete."""
-    task = a_task(deadline=at(10), lease_owner="l", leased_until=at(60), attempts=1)
+    task = a_task(deadline=at(10), lease_owner="l", leased_until=at(60), attempts=1, started_at=at(0))
     ended, _ = await run(lasting(10 - TICK), task=task)
     assert isinstance(ended, Completed)
 
@@ -227,7 +229,9 @@ async def test_nothing_is_left_behind() -> None:
     before = asyncio.all_tasks()
     await run(lasting(1), timeout=10)
     await run(for_ever, timeout=10)
-    await run(for_ever, timeout=10, task=a_task(deadline=at(15), lease_owner="l", leased_until=at(60)))
+    await run(
+        for_ever, timeout=10, task=a_task(deadline=at(15), lease_owner="l", leased_until=at(60), started_at=at(0))
+    )
     assert asyncio.all_tasks() == before
     timers = cast("list[asyncio.TimerHandle]", loop._scheduled)  # type: ignore[attr-defined]
     assert [timer for timer in timers if not timer.cancelled() and timer.when() < 1_000] == []

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from oncetask import lifecycle
 from oncetask.clock import EPOCH, Now
-from oncetask.errors import LeaseLost
+from oncetask.errors import LeaseLost, TaskExpired
 from oncetask.lifecycle import Step, Transition, triage
 from oncetask.task import NO_WAIT, SCHEMA, Outcome, Progress, Task, TaskError, TaskStatus
 from tests.support import MICROSECOND, T0, a_task, at, between, exactly
@@ -86,6 +86,20 @@ class TestTriage:
 
         assert triage(task, exactly(at(9) - MICROSECOND)) is Step.LEAVE
         assert triage(task, exactly(at(9))) is Step.CLAIM
+
+    def test_a_rescued_task_is_claimed_at_its_deadline(self) -> None:
+        """A deadline before the end of the spread is not waited out: the later bound decides, as for any free task."""
+        task = a_task(wait_until=at(-100), leased_until=at(9), deadline=at(4))
+
+        assert triage(task, between(at(-9), at(4) - MICROSECOND)) is Step.LEAVE
+        assert triage(task, between(at(-9), at(4))) is Step.CLAIM
+
+    def test_a_waiting_task_is_claimed_at_its_deadline(self) -> None:
+        """A task whose deadline comes before its time is claimed then, to be ended."""
+        task = a_task(wait_until=at(100), deadline=at(4))
+
+        assert triage(task, exactly(at(4) - MICROSECOND)) is Step.LEAVE
+        assert triage(task, exactly(at(4))) is Step.CLAIM
 
     @BOTH
     def test_a_cancelled_task_that_is_free_goes_at_once(self, has_cleanup: bool, next_step: Step) -> None:
@@ -192,6 +206,14 @@ class TestDueAt:
             pytest.param({"lease_owner": "l", "wait_until": at(5)}, at(5), id="leased without an end"),
             pytest.param({"leased_until": at(60), "wait_until": at(5)}, at(60), id="rescued"),
             pytest.param({"leased_until": at(60), "wait_until": at(500)}, at(500), id="rescued, waits longer"),
+            pytest.param(
+                {"leased_until": at(60), "wait_until": at(5), "deadline": at(30)},
+                at(30),
+                id="rescued, deadline before the end of its spread",
+            ),
+            pytest.param(
+                {"leased_until": at(60), "wait_until": at(5), "deadline": at(90)}, at(60), id="rescued, deadline later"
+            ),
             pytest.param({"is_cancelled": True, "wait_until": NO_WAIT}, NO_WAIT, id="cancelled"),
             pytest.param(
                 {"is_cancelled": True, "wait_until": at(5), "deadline": at(3)}, at(5), id="cancelled, deadline before"
@@ -300,6 +322,178 @@ class TestFail:
         after = sound(lifecycle.fail(leased(deadline=at(3)), ValueError(), delay=60, now=NOW))
 
         assert (after.wait_until, after.due_at) == (at(60), at(3))
+
+
+class TestIsExpired:
+    """Whether a claimed task is too late to be started."""
+
+    def test_it_is_from_the_deadline_on(self) -> None:
+        """A task is not too late a microsecond before its deadline, and too late at it and after."""
+        assert not lifecycle.is_expired(leased(), T0, exactly(T0 - MICROSECOND))
+        assert lifecycle.is_expired(leased(), T0, exactly(T0))
+        assert lifecycle.is_expired(leased(), T0, exactly(T0 + MICROSECOND))
+
+    def test_the_later_bound_of_the_present_decides(self) -> None:
+        """Where the deadline may have passed already, the task is too late."""
+        assert lifecycle.is_expired(leased(), T0, between(at(-90), T0))
+        assert lifecycle.is_expired(leased(), T0, between(at(-90), at(90)))
+        assert not lifecycle.is_expired(leased(), T0, between(at(-90), T0 - MICROSECOND))
+
+    def test_one_that_may_start_only_then_is_too_late(self) -> None:
+        """A task that waits until its deadline or longer was found because of that, whatever the clock says."""
+        long_ago = exactly(at(-1_000))
+
+        assert lifecycle.is_expired(leased(wait_until=at(5)), at(5) - MICROSECOND, long_ago)
+        assert lifecycle.is_expired(leased(wait_until=at(5)), at(5), long_ago)
+        assert not lifecycle.is_expired(leased(wait_until=at(5)), at(5) + MICROSECOND, long_ago)
+
+    @pytest.mark.parametrize("task", [a_task(is_cancelled=True, wait_until=NO_WAIT), overtaken(), cleanup()])
+    def test_a_cancelled_task_never_is(self, task: Task) -> None:
+        """A cleanup happens also after the deadline."""
+        assert not lifecycle.is_expired(task, at(-100), NOW)
+
+    def test_one_without_a_deadline_never_is(self) -> None:
+        """None means that there is none."""
+        assert not lifecycle.is_expired(leased(), None, exactly(at(10**9)))
+
+    def test_one_that_was_claimed_as_too_late_stays_that(self) -> None:
+        """A present that turns out to be earlier than was thought does not start a handler after all."""
+        late = lifecycle.claim(a_task(), lease_id="l1", until=at(60), now=exactly(at(5)), begins=False)
+
+        assert lifecycle.is_expired(late.after, at(5), exactly(at(1)))
+        assert not lifecycle.is_expired(late.after.evolve(started_at=T0), at(5), exactly(at(1)))
+
+    def test_the_deadline_that_is_given_decides(self) -> None:
+        """Which one holds is the handler's to say: the task's own field is not read."""
+        assert not lifecycle.is_expired(leased(deadline=at(-9)), at(9), NOW)
+        assert lifecycle.is_expired(leased(deadline=at(9)), at(-9), NOW)
+
+
+def expire(task: Task, *, began: bool = True, has_cleanup: bool = False, is_alive: bool = False) -> Transition:
+    """Let a deadline pass, at a present of which only the bounds are known."""
+    now = between(at(3), at(4))
+    return lifecycle.expire(task, TaskExpired("late"), began=began, now=now, has_cleanup=has_cleanup, is_alive=is_alive)
+
+
+class TestExpire:
+    """The deadline passed."""
+
+    @pytest.mark.parametrize("is_alive", [True, False])
+    @pytest.mark.parametrize("has_cleanup", [True, False])
+    def test_it_ends_a_task_that_ran(self, has_cleanup: bool, is_alive: bool) -> None:
+        """A task whose handler was started is done-expired, its attempt spent; there is nothing to clean up."""
+        before = TaskError(T0, 1, "E", "m")
+        task = leased(attempts=2, started_at=at(-9), progress=Progress(0.5), errors=(before,), deadline=at(2))
+
+        transition = expire(task, has_cleanup=has_cleanup, is_alive=is_alive)
+
+        after = sound(transition)
+        assert transition.event == "expired"
+        assert (after.outcome, after.done_at, after.due_at) == (Outcome.EXPIRED, at(3), None)
+        assert (after.lease_owner, after.leased_until) == (None, None)
+        assert (after.attempts, after.started_at) == (2, at(-9))
+        assert after.errors == (before, TaskError(at(3), 2, "TaskExpired", "late"))
+        assert (after.result, after.progress, after.deadline) == (None, Progress(0.5), at(2))
+        assert after.status_at(at(3)) is TaskStatus.DONE_EXPIRED
+        assert "attempts" not in transition.changes
+
+    def test_a_first_attempt_that_was_not_begun_leaves_nothing(self) -> None:
+        """A task that was claimed only to be ended has spent no attempt, and has not started."""
+        late = lifecycle.claim(a_task(deadline=at(-1)), lease_id="l1", until=at(60), now=NOW, begins=False)
+
+        after = sound(expire(sound(late), began=False))
+
+        assert (after.outcome, after.attempts, after.started_at) == (Outcome.EXPIRED, 0, None)
+        assert after.errors == (TaskError(at(3), 0, "TaskExpired", "late"),)
+
+    def test_a_later_attempt_that_was_not_begun_leaves_the_earlier_ones(self) -> None:
+        """A task that ran once before keeps that attempt and its start; the error bears it."""
+        task = leased(attempts=2, started_at=at(-9), progress=Progress(0.5))
+
+        after = sound(expire(task, began=False))
+
+        assert (after.outcome, after.attempts, after.started_at) == (Outcome.EXPIRED, 1, at(-9))
+        assert after.errors == (TaskError(at(3), 1, "TaskExpired", "late"),)
+        assert after.progress == Progress(0.5)
+
+    def test_attempts_never_become_negative(self) -> None:
+        """A record that has lost its count does not get a debt."""
+        assert sound(expire(leased(attempts=0), began=False)).attempts == 0
+
+    def test_the_newest_ten_errors_are_kept(self) -> None:
+        """The expiry is an error like any other: of many the newest ten stay."""
+        before = tuple(TaskError(at(n), n, "E", str(n)) for n in range(10))
+
+        assert sound(expire(leased(errors=before))).errors == (
+            *before[1:],
+            TaskError(at(3), 1, "TaskExpired", "late"),
+        )
+
+    @pytest.mark.parametrize("began", [True, False])
+    def test_a_cancel_that_was_stored_before_wins(self, began: bool) -> None:
+        """Without a cleanup the cancelled task ends done-cancelled; no error is kept."""
+        after = sound(expire(overtaken(progress=Progress(0.5)), began=began))
+
+        assert (after.outcome, after.done_at, after.errors) == (Outcome.CANCELLED, at(3), ())
+        assert after.progress == Progress(0.5)
+
+    @pytest.mark.parametrize("began", [True, False])
+    def test_with_a_cleanup_it_is_free_for_that(self, began: bool) -> None:
+        """A cancelled task whose kind has a cleanup stands first in the line, its deadline notwithstanding."""
+        after = sound(expire(overtaken(deadline=at(2)), began=began, has_cleanup=True))
+
+        assert (after.outcome, after.due_at, after.lease_owner, after.errors) == (None, NO_WAIT, None, ())
+        assert triage(after, exactly(at(3)), has_cleanup=True) is Step.CLAIM
+
+    @pytest.mark.parametrize("began", [True, False])
+    @pytest.mark.parametrize("has_cleanup", [True, False])
+    def test_no_cleanup_beside_a_live_handler(self, began: bool, has_cleanup: bool) -> None:
+        """A cancelled task whose handler does not stop is nobody's until the lease ends, cleanup or not."""
+        transition = expire(overtaken(deadline=at(2)), began=began, has_cleanup=has_cleanup, is_alive=True)
+
+        assert sound(transition).due_at == at(60)
+        assert (transition.event, transition.changes) == ("abandoned", {"lease_owner": None})
+
+
+class TestProgress:
+    """What the handler says of how far it is."""
+
+    def test_it_changes_nothing_else(self) -> None:
+        """Told by itself it is the one change: lease and due time stay."""
+        told = Progress(0.5, "half", {"n": 1}, at(9))
+
+        transition = lifecycle.with_progress(lifecycle.progressed(leased(progress=Progress(0.1))), told)
+
+        sound(transition)
+        assert (transition.event, transition.changes) == ("progressed", {"progress": told})
+
+    def test_it_goes_along_with_any_write(self) -> None:
+        """Taken along by another write it is added to what that one changes, and nothing else becomes of it."""
+        told = Progress(0.5, at=at(9))
+        renewal = lifecycle.renew(leased(progress=Progress(0.1)), until=at(99))
+
+        both = lifecycle.with_progress(renewal, told)
+
+        assert sound(both) == sound(renewal).evolve(progress=told)
+        assert both.changes == {**renewal.changes, "progress": told}
+        assert (both.event, both.before) == (renewal.event, renewal.before)
+        assert "progress" not in renewal.changes
+
+    def test_it_stays_with_the_task(self) -> None:
+        """Whatever becomes of the attempt, the last progress is kept, until a reset."""
+        told = Progress(0.5, at=at(9))
+        task = sound(lifecycle.with_progress(lifecycle.progressed(leased()), told))
+
+        for transition in (
+            lifecycle.complete(task, result=1, now=NOW),
+            lifecycle.fail(task, ValueError(), delay=5, now=NOW),
+            lifecycle.fail(task, ValueError(), delay=None, now=NOW),
+            expire(task),
+            lifecycle.snooze(task, delay=5, now=NOW),
+            lifecycle.give_back(task, now=NOW),
+            lifecycle.rescue(task, LeaseLost(), delay=5, now=NOW),
+        ):
+            assert sound(transition).progress == told
 
 
 class TestErrors:
@@ -554,6 +748,10 @@ OVERTAKEN: dict[str, Callable[[Task, bool], Transition]] = {
     "complete": lambda task, has: lifecycle.complete(task, result=1, now=NOW, has_cleanup=has),
     "fail": lambda task, has: lifecycle.fail(task, ValueError(), delay=5, now=NOW, has_cleanup=has),
     "fail for good": lambda task, has: lifecycle.fail(task, ValueError(), delay=None, now=NOW, has_cleanup=has),
+    "expire": lambda task, has: lifecycle.expire(task, TaskExpired(), began=True, now=NOW, has_cleanup=has),
+    "expire before the start": lambda task, has: lifecycle.expire(
+        task, TaskExpired(), began=False, now=NOW, has_cleanup=has
+    ),
     "snooze": lambda task, has: lifecycle.snooze(task, delay=30, now=NOW, has_cleanup=has),
     "give back": lambda task, has: lifecycle.give_back(task, now=NOW, has_cleanup=has),
     "release": lambda task, has: lifecycle.release(task, now=NOW, has_cleanup=has),
@@ -745,6 +943,11 @@ class TestTakesStaged:
         """Nothing that was staged before a cancel won is written, however the handler ended."""
         assert not lifecycle.takes_staged(OVERTAKEN[event](overtaken(), has_cleanup))
 
+    @pytest.mark.parametrize("began", [True, False])
+    def test_an_expiry_does_not(self, began: bool) -> None:
+        """What was staged before the deadline passed is dropped."""
+        assert not lifecycle.takes_staged(expire(leased(), began=began))
+
     @pytest.mark.parametrize("task", [leased(), cleanup()], ids=["task", "cleanup"])
     def test_any_other_end_does_not(self, task: Task) -> None:
         """A failure, a snooze, a give-back or a crash of a task or of a cleanup leaves nothing."""
@@ -862,6 +1065,19 @@ EVENTS: dict[str, Callable[[Task, Now, float, bool], Transition | None]] = {
     "fail for good": lambda task, now, s, has: lifecycle.fail(
         task, ValueError(s), delay=None, now=now, has_cleanup=has
     ),
+    "expire": lambda task, now, s, has: lifecycle.expire(task, TaskExpired(s), began=True, now=now, has_cleanup=has),
+    "expire before the start": lambda task, now, s, has: lifecycle.expire(
+        task, TaskExpired(s), began=False, now=now, has_cleanup=has
+    ),
+    "expire while it runs on": lambda task, now, s, has: lifecycle.expire(
+        task, TaskExpired(s), began=True, now=now, has_cleanup=has, is_alive=True
+    ),
+    "progress": lambda task, now, s, _: lifecycle.with_progress(
+        lifecycle.progressed(task), Progress(None, str(s), at=now.earliest)
+    ),
+    "fail with progress": lambda task, now, s, has: lifecycle.with_progress(
+        lifecycle.fail(task, ValueError(s), delay=s, now=now, has_cleanup=has), Progress(0.5, str(s), at=now.earliest)
+    ),
     "snooze": lambda task, now, s, has: lifecycle.snooze(task, delay=s, now=now, has_cleanup=has),
     "give back": lambda task, now, _s, has: lifecycle.give_back(task, now=now, has_cleanup=has),
     "give back the attempt": lambda task, _now, _s, _: lifecycle.give_back_attempt(task),
@@ -874,6 +1090,8 @@ EVENTS: dict[str, Callable[[Task, Now, float, bool], Transition | None]] = {
     "realign": lambda task, _now, _s, _: lifecycle.realign(task),
     "reset": lambda task, now, _s, _: lifecycle.reset(task, now=now),
 }
+EXPIRIES = {"expire", "expire before the start", "expire while it runs on"}
+TELLING = {"progress", "fail with progress"}
 FREE, HELD, ENDED = (
     {"claim", "cancel", "end cancelled", "reject", "realign"},
     set(EVENTS) - {"claim", "reset"},
@@ -890,6 +1108,8 @@ def _possible(task: Task) -> set[str]:
     if task.outcome is not None:
         return ENDED
     possible = HELD if task.lease_owner is not None else FREE
+    if lifecycle.is_cleanup(task):  # it knows no deadline
+        possible = possible - EXPIRIES
     overtaken = task.is_cancelled and task.cancel_attempts == 0
     return possible - ({"rescue", "rescue for good"} if overtaken else {"clean up", "abandon", "end cancelled"})
 
@@ -919,12 +1139,14 @@ def test_invariants_hold_whatever_happens(first: Task, has_cleanup: bool, events
             continue
         assert transition.before is task
         assert task.is_cancelled <= transition.after.is_cancelled or event == "reset"
+        assert transition.after.progress == task.progress or event in TELLING | {"reset"}
         task = sound(transition)
         assert task.attempts >= 0
         assert task.cancel_attempts >= 0
         assert task.is_cancelled or task.cancel_attempts == 0
         assert task.is_cancelled == (task.cancelled_at is not None)
-        assert not (task.is_cancelled and task.outcome is Outcome.COMPLETED)
+        assert not (task.is_cancelled and task.outcome in {Outcome.COMPLETED, Outcome.EXPIRED})
+        assert task.outcome is not Outcome.EXPIRED or task.errors[-1].type == "TaskExpired"
         assert len(task.errors) <= 10
         assert (task.outcome is None) == (task.due_at is not None)
         assert (task.outcome is None) == (task.done_at is None)

@@ -15,6 +15,8 @@ from tests.integration.stores import ON_SQLITE
 pytestmark = ON_SQLITE  # nothing here reaches a store
 
 _NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001  # what is refused
+_AT = datetime(2030, 1, 1, tzinfo=UTC)
+_MICRO = timedelta(microseconds=1)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,19 @@ _NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001  # what is refused
         ({"timeout": -0.5}, ValueError, "timeout .*-0.5"),
         ({"timeout": "long"}, TypeError, "timeout .*'long'"),
         ({"timeout": None}, TypeError, "timeout .*None"),
+        ({"timeout": True}, TypeError, "timeout .*True"),
+        ({"timeout": float("nan")}, ValueError, "timeout .*nan"),
+        ({"timeout": float("inf")}, ValueError, "timeout .*inf"),
+        ({"timeout": 10**400}, ValueError, "timeout .*1000"),
+        ({"timeout": timedelta(0)}, ValueError, r"timeout .*timedelta\(0\)"),
+        ({"deadline": _NAIVE}, ValueError, "deadline .*naive datetime.datetime"),
+        ({"deadline": "tomorrow"}, TypeError, "deadline .*'tomorrow'"),
+        ({"deadline": 1_900_000_000}, TypeError, "deadline .*1900000000"),
+        ({"deadline": timedelta(hours=1)}, TypeError, "deadline .*timedelta"),
+        ({"deadline": None}, TypeError, "deadline .*None"),
+        ({"deadline": _AT, "wait_until": _AT}, ValueError, "deadline .*later than wait_until, 2030.*not datetime"),
+        ({"deadline": _AT, "wait_until": _AT + _MICRO}, ValueError, "deadline .*later than wait_until, 2030.*not date"),
+        ({"deadline": _AT.replace(year=2020), "delay": 0}, ValueError, r"deadline .*later than wait_until.*\(2020"),
         ({"owner": ""}, ValueError, "owner .*''"),
         ({"owner": 5}, ValueError, "owner .*5"),
         ({"owner": "x" * 1_001}, ValueError, "owner .*1000 bytes.*'xxx"),
@@ -67,6 +82,30 @@ async def test_a_bad_option_is_named(
     with pytest.raises(error, match=told):
         connected.enqueue_in(None, Note(), **options)
     assert (await connected.list_tasks()).tasks == []
+
+
+async def test_a_deadline_before_the_end_of_the_delay_is_refused(connected: Client) -> None:
+    """A task that could never run is refused, by `delay` as by `wait_until`; one that could is not."""
+    soon = (await connected.store.now()).latest + timedelta(minutes=1)
+    with pytest.raises(ValueError, match="deadline must be later than wait_until"):
+        await connected.enqueue(Note(), delay=3_600, deadline=soon)
+    receipt = await connected.enqueue(Note(), delay=3_600, deadline=soon + timedelta(hours=2))
+    task = await connected.get_task(receipt.task_id)
+    assert task.deadline == soon + timedelta(hours=2)
+
+
+async def test_a_deadline_before_the_payloads_own_time_is_refused(connected: Client) -> None:
+    """When the payload says when it is to run, that counts like `wait_until`; one microsecond later is late enough."""
+
+    class Later(Payload, kind="later"):
+        def wait_until(self) -> datetime:
+            return _AT
+
+    with pytest.raises(ValueError, match="deadline must be later than wait_until"):
+        await connected.enqueue(Later(), deadline=_AT)
+    receipt = await connected.enqueue(Later(), deadline=_AT + _MICRO)
+    task = await connected.get_task(receipt.task_id)
+    assert (task.wait_until, task.deadline) == (_AT, _AT + _MICRO)
 
 
 @pytest.mark.parametrize("payload", [None, {"n": 1}, Note, "note"])
