@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from oncetask import Client, TaskNotFound, lifecycle
 from oncetask.clock import from_micros, to_micros
-from oncetask.errors import LeaseLost
+from oncetask.errors import LeaseLost, TaskExpired
 from oncetask.lifecycle import Step, Transition
 from oncetask.store.sqlite import SqliteStore
 from oncetask.task import Task
@@ -104,13 +104,13 @@ def status(row: Row | None, now: int) -> str:
     return "waiting" if row.dueAt is not None and row.dueAt > now else "pending"
 
 
-DONE = {"done-completed", "done-failed", "done-cancelled"}
+DONE = {"done-completed", "done-failed", "done-cancelled", "done-expired"}
 MOVES = {
     "nothing": {"waiting", "pending"},
     "waiting": {"cancellation-pending", "nothing"},
     "pending": {"leased", "cancellation-pending", "nothing"},
-    "crashed": {"crashed", "leased", "waiting", "pending", "done-completed", "done-failed", "cancellation-pending"}
-    | {"nothing"},
+    "crashed": {"crashed", "leased", "waiting", "pending", "done-completed", "done-failed", "done-expired"}
+    | {"cancellation-pending", "nothing"},
     "leased": {"leased", "waiting", "pending", "cancellation-pending"} | DONE,
     "cancellation-pending": {"leased", "cancellation-pending", "done-cancelled", "done-failed", "nothing"},
     **{status: {"pending", "nothing"} for status in DONE},
@@ -166,7 +166,10 @@ def done_is_done(c: Change) -> None:
 
 
 def an_end_has_its_reason(c: Change) -> None:
-    """Completed is what was not cancelled, cancelled what is cleaned up or needs no cleanup, failed what has failed."""
+    """Completed is what was not cancelled, failed what has failed.
+
+    Cancelled is what is cleaned up or needs no cleanup, expired what was too late and not cancelled.
+    """
     if not _is_end(c):
         return
     before, after = _both(c)
@@ -180,6 +183,12 @@ def an_end_has_its_reason(c: Change) -> None:
             assert after.errors != before.errors
             assert before.leaseOwner is not None
             assert not after.isCancelled or (before.is_tidied and before.id in TIDY)
+        case "expired":
+            assert not after.isCancelled
+            assert before.leaseOwner in c.writers
+            assert before.deadline is not None
+            assert before.deadline <= c.now
+            assert json.loads(after.errors)[-1]["type"] == "TaskExpired"
         case "cancelled":
             assert after.isCancelled
             assert before.is_tidied == (before.id in TIDY)
@@ -245,7 +254,8 @@ def errors_bear_the_attempt(c: Change) -> None:
     before, after = json.loads(c.before.errors), json.loads(c.after.errors)
     if after != before:
         assert after[:-1] == before[-9:]
-        assert after[-1]["attempt"] == (c.before.cancelAttempts if c.before.is_tidied else c.before.attempts)
+        ran = c.after if c.after.outcome == "expired" else c.before  # one that never began is not counted
+        assert after[-1]["attempt"] == (c.before.cancelAttempts if c.before.is_tidied else ran.attempts)
 
 
 def due_at_follows(c: Change) -> None:
@@ -257,8 +267,8 @@ def due_at_follows(c: Change) -> None:
     if row.leaseOwner is not None:
         assert row.dueAt == row.leasedUntil
     else:
-        instants = [row.waitUntil, *([row.deadline] if row.deadline is not None and not row.isCancelled else [])]
-        assert row.dueAt == max(min(instants), row.leasedUntil or 0)
+        instant = max(row.waitUntil, row.leasedUntil or 0)
+        assert row.dueAt == (instant if row.deadline is None or row.isCancelled else min(instant, row.deadline))
 
 
 LAWS = (
@@ -544,6 +554,10 @@ class CancelRaces(RuleBasedStateMachine):
             "give back the attempt": lifecycle.give_back_attempt(task),
             "renew": lifecycle.renew(task, until=until),
         }
+        if task.deadline is not None and task.deadline <= now.latest and task.cancel_attempts == 0:
+            late = TaskExpired("late")
+            deeds["expire"] = lifecycle.expire(task, late, began=True, now=now, has_cleanup=has)
+            deeds["expire unbegun"] = lifecycle.expire(task, late, began=False, now=now, has_cleanup=has)
         if task.is_cancelled and task.cancel_attempts == 0:
             deeds["abandon"] = lifecycle.abandon(task)
             if has:

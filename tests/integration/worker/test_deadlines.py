@@ -313,9 +313,11 @@ class TestWhileItRuns:
             ended.set()
             return "too late"
 
-        task = await overrun(connected, app_of(handler), lambda: ignored, abort_grace=0.1)
-        assert not ended.is_set()
-        release.set()
+        try:
+            task = await overrun(connected, app_of(handler), lambda: ignored, abort_grace=0.1)
+            assert not ended.is_set()
+        finally:
+            release.set()  # or nothing would ever end
         await asyncio.wait_for(ended.wait(), LIMIT)
         assert ignored == ["deadline"]
         assert (task.status, task.attempts) == (TaskStatus.DONE_EXPIRED, 1)
@@ -647,11 +649,16 @@ class TestCancelled:
         async def attempt(deadline: datetime) -> Task | None:
             async with Worker(app, connected, abort_grace=0, grace=0):
                 receipt = await connected.enqueue(Job(), deadline=deadline)
-                async for task in connected.watch(receipt.task_id):
-                    if task.is_cancelled and task.lease_owner is None and ignored:
-                        release.set()
-                        await asyncio.wait_for(ended.wait(), LIMIT)
-                        return await connected.get_task(task.id)
+                try:
+                    async with asyncio.timeout(LIMIT):
+                        async for task in connected.watch(receipt.task_id):
+                            if task.is_cancelled and task.lease_owner is None and ignored:
+                                release.set()
+                                await ended.wait()
+                                return await connected.get_task(task.id)
+                finally:
+                    release.set()  # or nothing would ever end
+            release.clear()
             return None
 
         task = await in_time(connected, attempt, lambda: ignored)
@@ -778,19 +785,20 @@ class TestBatches:
             app.batch_handler(Sync)(handler)
             ids = await _enqueue_syncs(connected, deadline, None)
             async with Worker(app, connected, abort_grace=0, grace=0, poll=3600):
-                await done(connected, ids[0])
-                if not ignored:
-                    release.set()
-                    await done(connected, ids[1])
-                    release.clear()
-                    return []
-                async for task in connected.watch(ids[1]):
-                    if task.attempts == 0:
-                        break
-                tasks = await connected.get_tasks_by_ids(ids)
-                ended.clear()
-                release.set()
+                try:
+                    await done(connected, ids[0])
+                    if ignored:
+                        async with asyncio.timeout(LIMIT):
+                            async for task in connected.watch(ids[1]):
+                                if task.attempts == 0:
+                                    break
+                    tasks = await connected.get_tasks_by_ids(ids)
+                    ended.clear()
+                finally:
+                    release.set()  # or nothing would ever end
                 await asyncio.wait_for(ended.wait(), LIMIT)
+            if not ignored:
+                release.clear()
             return tasks
 
         late, other = await in_time(connected, attempt, lambda: ignored)
