@@ -13,7 +13,7 @@ ARGS ?=
 
 help:
 	@echo 'make demo         show it at work, without any account (ARGS= for its options)'
-	@echo 'make test         run the whole test suite (ARGS= for pytest)'
+	@echo 'make test         run the whole test suite (ARGS= for pytest; -n 0 for one process)'
 	@echo 'make lint         ruff, mypy, import-linter, codespell'
 	@echo 'make format       let ruff format and mend what it can'
 	@echo 'make bench        run the benchmarks (ARGS= for their options)'
@@ -25,7 +25,7 @@ demo: $(VENV)/.installed-runtime
 	@$(BIN)/oncetask demo $(ARGS)
 
 test: $(VENV)/.installed-test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -75,6 +76,22 @@ def pytest_runtest_call(item: pytest.Item) -> None:
     """Counts the marked tests that do run."""
     if item.get_closest_marker("emulator"):
         item.config.stash[_TALLY].ran += 1
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Lets one of several processes that share the tests (pytest-xdist) hand over its counts."""
+    tally = session.config.stash[_TALLY]
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["emulator"] = (tally.ran, tally.missed)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Takes the counts of one of them."""
+    ran, missed = getattr(node, "workeroutput", {}).get("emulator", (0, 0))
+    tally = node.config.stash[_TALLY]
+    tally.ran += ran
+    tally.missed += missed
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
