@@ -216,9 +216,7 @@ async def _end_of(call: _Call) -> None:
             os.kill(call.pid, 0)
         except ProcessLookupError:
             return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LOOK_SECONDS):
-                await call.ended.wait()
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _how(code: int | None) -> str:
