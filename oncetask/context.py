@@ -15,7 +15,7 @@ from oncetask.clock import Duration, seconds
 from oncetask.enqueueing import EnqueueOptions, new_task
 from oncetask.errors import LeaseLost, OncetaskError, TaskAborted, TaskExpired, TaskTimeout, Unsupported
 from oncetask.lifecycle import attempt_of, is_cleanup
-from oncetask.store.document import new_progress
+from oncetask.store.fitting import new_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, MutableMapping, Sequence

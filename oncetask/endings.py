@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from oncetask import lifecycle
+from oncetask.attempts import Completed, Ended, Expired, Failed, Interrupted, Snoozed
 from oncetask.claims import elapsed
-from oncetask.execution import Completed, Ended, Expired, Failed, Interrupted, Snoozed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

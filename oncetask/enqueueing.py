@@ -9,7 +9,7 @@ from uuid import uuid4
 from oncetask import lifecycle
 from oncetask.clock import Duration, Now, check_instant, seconds
 from oncetask.payload import Payload, check_indexed, check_resource_key, check_task_id, derive_task_id
-from oncetask.store.document import check_size
+from oncetask.store.fitting import check_size
 from oncetask.task import Task
 
 __all__ = ["EnqueueOptions", "new_task"]

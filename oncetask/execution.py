@@ -11,25 +11,15 @@ import inspect
 import logging
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from oncetask import lifecycle
-from oncetask.clock import seconds
+from oncetask.attempts import Completed, Ended, Expired, Failed, Interrupted, failed_with
 from oncetask.context import AbortReason, AbortSignal, Context, TimeLimit, running_context
-from oncetask.errors import (
-    Discard,
-    InvalidPayload,
-    PayloadTooLarge,
-    RetryAfter,
-    Snooze,
-    TaskAborted,
-    TaskExpired,
-    TaskTimeout,
-)
+from oncetask.errors import InvalidPayload, PayloadTooLarge, TaskAborted, TaskExpired, TaskTimeout
 from oncetask.handlers import is_async
 from oncetask.processes import Job
-from oncetask.store.document import UnstorableResult, check_size, result_of
+from oncetask.store.fitting import UnstorableResult, check_size, result_of
 from oncetask.threads import in_thread
 
 if TYPE_CHECKING:
@@ -42,64 +32,11 @@ if TYPE_CHECKING:
     from oncetask.processes import Processes
     from oncetask.task import Progress, Task
 
-__all__ = ["Completed", "Ended", "Execution", "Expired", "Failed", "Interrupted", "Snoozed", "payload_of"]
+__all__ = ["Execution", "payload_of"]
 
 _REPORT_SECONDS = 10.0
 _LONGEST_START = 60.0
 _log = logging.getLogger("oncetask")
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """The handler returned; `result` in its JSON form, with what it staged."""
-
-    result: Any
-    staged: tuple[Task, ...]
-    batch: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The attempt failed. `final`: no policy is asked. `after`: the wait that the handler asked for, in seconds.
-
-    `ended`: the handler did stop; else it was abandoned, still running.
-    """
-
-    error: Exception
-    final: bool = False
-    after: float | None = None
-    ended: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Expired:
-    """A deadline passed, of one of the tasks at least: those up to `deadline`.
-
-    `began`: the handler had been started. `ended`: as for `Failed`.
-    """
-
-    error: TaskExpired
-    deadline: datetime
-    began: bool = True
-    ended: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Snoozed:
-    """The handler wants to run again, `delay` seconds later."""
-
-    delay: float
-
-
-@dataclass(frozen=True, slots=True)
-class Interrupted:
-    """The run was stopped from outside. `ended`: the handler did stop; else it was abandoned, still running."""
-
-    reason: AbortReason
-    ended: bool
-
-
-Ended = Completed | Failed | Expired | Snoozed | Interrupted
 
 
 def payload_of(handler: Handler, task: Task) -> Payload | InvalidPayload:
@@ -324,7 +261,7 @@ class Execution:
         try:
             return self._completed(call.result())
         except Exception as error:  # noqa: BLE001  # whatever a handler raises is how it ended
-            return _failed(error)
+            return failed_with(error)
 
     def _stopped(self, reason: AbortReason, call: asyncio.Task[object], *, ended: bool) -> Ended:
         """Say how an attempt ended that was told to stop; what it raised on its way out is only logged."""
@@ -361,18 +298,3 @@ async def _call(function: ErrorHandler, context: Context, error: Exception) -> N
     answer = function(*args) if is_async(function) else await in_thread(function, *args)
     if inspect.isawaitable(answer):
         await answer
-
-
-def _failed(error: Exception) -> Ended:
-    """Read what a handler says by raising."""
-    try:
-        match error:
-            case Snooze():
-                return Snoozed(seconds("Snooze(delay)", error.delay, zero=True))
-            case RetryAfter():
-                return Failed(error, after=seconds("RetryAfter(delay)", error.delay, zero=True))
-            case Discard() | UnstorableResult():  # to try again would only repeat the handler's effects
-                return Failed(error, final=True)
-    except (TypeError, ValueError) as wrong:
-        return Failed(wrong)
-    return Failed(error)

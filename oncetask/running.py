@@ -11,10 +11,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from oncetask import lifecycle
+from oncetask.attempts import Completed, Ended, Expired, Failed, Interrupted
 from oncetask.claims import lease_seconds
 from oncetask.endings import ending
 from oncetask.errors import LeaseLost, OncetaskError
-from oncetask.execution import Completed, Ended, Execution, Expired, Failed, Interrupted, payload_of
+from oncetask.execution import Execution, payload_of
 from oncetask.leases import Lease
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oncetask.context import AbortSignal, Context, running_context
-from oncetask.store.document import result_of
+from oncetask.store.fitting import result_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,9 +11,10 @@ from typing import Any, cast
 import pytest
 
 from oncetask import App, Client, Context, Payload, Progress, TaskExpired, TaskTimeout
+from oncetask.attempts import Completed, Ended, Expired, Failed, Interrupted
 from oncetask.clock import StoreClock
 from oncetask.context import TimeLimit
-from oncetask.execution import Completed, Ended, Execution, Expired, Failed, Interrupted
+from oncetask.execution import Execution
 from oncetask.processes import Processes
 from oncetask.store import TaskStore
 from oncetask.task import Task
