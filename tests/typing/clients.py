@@ -43,6 +43,7 @@ async def asynchronous() -> None:
             resource_key="user:1",
             wait_until=datetime(2030, 1, 1, tzinfo=UTC),
             timeout=30,
+            deadline=datetime(2031, 1, 1, tzinfo=UTC),
             owner="ada",
         )
         await client.enqueue(Greet(name="a"), delay=timedelta(minutes=1), resource_key=None)
@@ -70,6 +71,8 @@ async def refused(client: Client) -> None:
     await client.enqueue(Greet)  # type: ignore[arg-type]
     await client.enqueue(Greet(name="a"), delay="5")  # type: ignore[arg-type]
     await client.enqueue(Greet(name="a"), wait_until="tomorrow")  # type: ignore[arg-type]
+    await client.enqueue(Greet(name="a"), deadline=60)  # type: ignore[arg-type]
+    await client.enqueue(Greet(name="a"), timeout="60")  # type: ignore[arg-type]
     await client.enqueue(Greet(name="a"), unknown=1)  # type: ignore[call-arg]
     await client.list_tasks(kind=5)  # type: ignore[arg-type]
     await client.pending_count(str)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, assert_type
 
 from oncetask import App, CallNext, Client, Context, ExponentialBackoff, NoRetry, Payload, Task, current_context
@@ -47,6 +47,12 @@ async def send(ctx: Context, email: SendEmail) -> str:
 @app.handler(SendEmail, timeout=timedelta(seconds=30))
 def send_in_a_thread(ctx: Context, email: SendEmail) -> int:
     """Need not be async."""
+    return len(email.to)
+
+
+@app.handler(SendEmail, run_in="process", deadline=datetime(2030, 1, 1, tzinfo=UTC))
+def send_in_a_process(ctx: Context, email: SendEmail) -> int:
+    """May run elsewhere, and until then."""
     return len(email.to)
 
 
@@ -214,6 +220,9 @@ async def undo_without_context(email: SendEmail) -> None:
     """Lack the context."""
 
 
+app.handler(SendEmail, run_in="thread")  # type: ignore[arg-type]
+app.handler(SendEmail, deadline=30)  # type: ignore[arg-type]
+app.batch_handler(SendEmail, run_in=True)  # type: ignore[arg-type]
 app.cancellation_handler("send-email")  # type: ignore[arg-type]
 app.cancellation_handler(str)  # type: ignore[type-var]
 app.cancellation_handler(SendEmail, timeout="30")  # type: ignore[arg-type]
@@ -283,6 +292,8 @@ async def context_types(ctx: Context) -> None:
     assert_type(ctx.remaining, float)
     assert_type(ctx.fencing_token, int)
     assert_type(ctx.aborted, bool)
+    assert_type(ctx.progress(0.5, "half", {"rows": 3}), None)
+    ctx.progress("half")  # type: ignore[arg-type]
     assert_type(
         ctx.abort_reason,
         Literal["timeout", "deadline", "cancelled", "shutdown", "budget", "lease-lost"] | None,

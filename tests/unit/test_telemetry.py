@@ -13,7 +13,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, NumberDataPoint
 
 from oncetask import lifecycle
-from oncetask.errors import LeaseLost
+from oncetask.errors import LeaseLost, TaskExpired
 from oncetask.lifecycle import Transition
 from oncetask.task import NO_WAIT, Task
 from oncetask.telemetry import Telemetry
@@ -21,6 +21,7 @@ from tests.support import T0, a_task, at, exactly
 
 NOW = exactly(T0)
 ERROR = OSError("still locked")
+LATE = TaskExpired("the deadline passed")
 FREE = a_task()
 RUNNING = a_task(lease_owner="l1", leased_until=at(60), attempts=2, started_at=T0)
 CANCELLED = a_task(is_cancelled=True, cancelled_at=at(-4), wait_until=NO_WAIT)
@@ -86,6 +87,7 @@ ATTEMPTS: dict[str, tuple[Transition, str, str, str | None]] = {
     "completed": (lifecycle.complete(RUNNING, result=1, now=NOW), "run", "succeeded", None),
     "retried": (lifecycle.fail(RUNNING, ERROR, delay=5, now=NOW), "run", "retried", "OSError"),
     "failed": (lifecycle.fail(RUNNING, ERROR, delay=None, now=NOW), "run", "failed", "OSError"),
+    "expired": (lifecycle.expire(RUNNING, LATE, began=True, now=NOW), "run", "expired", "TaskExpired"),
     "snoozed": (lifecycle.snooze(RUNNING, delay=5, now=NOW), "run", "snoozed", None),
     "given back": (lifecycle.give_back(RUNNING, now=NOW), "run", "interrupted", None),
     "left running": (lifecycle.give_back_attempt(RUNNING), "run", "interrupted", None),
@@ -139,6 +141,8 @@ NO_ATTEMPTS: dict[str, Transition] = {
     "renewed": lifecycle.renew(RUNNING, until=at(60)),
     "cancelled": there(lifecycle.cancel(RUNNING, now=NOW)),
     "ended, never started": lifecycle.end_cancelled(CANCELLED, now=NOW),
+    "expired, never started": lifecycle.expire(RUNNING, LATE, began=False, now=NOW),
+    "progressed": lifecycle.progressed(RUNNING),
     "rejected": lifecycle.reject(UNREADABLE, now=NOW),
     "realigned": lifecycle.realign(FREE.evolve(due_at=None)),
     "reset": there(lifecycle.reset(DONE, now=NOW)),
@@ -148,6 +152,8 @@ ENDS: dict[str, tuple[Transition, str]] = {
     "completed": (lifecycle.complete(RUNNING, result=1, now=NOW), "completed"),
     "failed": (lifecycle.fail(RUNNING, ERROR, delay=None, now=NOW), "failed"),
     "crashed for good": (lifecycle.rescue(RUNNING, LeaseLost("died"), delay=None, now=NOW), "failed"),
+    "expired": (lifecycle.expire(RUNNING, LATE, began=True, now=NOW), "expired"),
+    "expired, never started": (lifecycle.expire(RUNNING, LATE, began=False, now=NOW), "expired"),
     "rejected": (lifecycle.reject(UNREADABLE, now=NOW), "failed"),
     "cancelled": (lifecycle.end_cancelled(CANCELLED, now=NOW), "cancelled"),
     "cancelled while it ran": (lifecycle.complete(OVERTAKEN, result=1, now=NOW), "cancelled"),

@@ -370,7 +370,7 @@ class TestSpans:
         assert {one["oncetask.task_id"] for one in attributes} == {task_id}
         assert [span.status.status_code for span in sdk.spans[1:]] == [StatusCode.ERROR, StatusCode.UNSET]
 
-    @pytest.mark.parametrize("reason", ["timeout", "shutdown"])
+    @pytest.mark.parametrize("reason", ["timeout", "deadline", "shutdown"])
     async def test_an_abort_is_told(self, told: Client, sdk: Sdk, reason: str) -> None:
         """The span of a run that was told to stop has the reason as `oncetask.abort_reason`."""
         started = asyncio.Event()
@@ -379,14 +379,17 @@ class TestSpans:
             started.set()
             await asyncio.Event().wait()
 
-        app = app_of(handler, timeout=0.05 if reason == "timeout" else 300, retry=NoRetry())
+        limit = {"timeout": 0.05, "deadline": 300, "shutdown": 300}[reason]
+        deadline = (await told.store.now()).latest + timedelta(seconds=1.5 if reason == "deadline" else 3_600)
         (task_id,) = await enqueue(told, 1)
-        async with Worker(app, told, grace=0):
+        async with Worker(app_of(handler, timeout=limit, deadline=deadline, retry=NoRetry()), told, grace=0):
             await asyncio.wait_for(started.wait(), LIMIT)
-            if reason == "timeout":
+            if reason != "shutdown":
                 await done(told, task_id)
         (span,) = sdk.spans
         assert dict(span.attributes or {})["oncetask.abort_reason"] == reason
+        description = {"timeout": "TaskTimeout", "deadline": "TaskExpired"}.get(reason)
+        assert span.status.description == description
 
     async def test_a_thread_that_was_told_to_stop_says_so_too(self, told: Client, sdk: Sdk) -> None:
         """A plain function that ends when it sees the signal has the reason on its span."""
