@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Watchdog"]
 
+_MOMENT_SECONDS = 0.2
 _log = logging.getLogger("oncetask")
 
 
@@ -66,19 +67,20 @@ class Watchdog:
                 self._loop.call_soon_threadsafe(self._turned.set)
             except RuntimeError:  # the loop is closed
                 return
-            if not self._turned.wait(self._after):
+            # The second wait is for a process that stood still as a whole, this thread too: its loop turns at once.
+            if not self._turned.wait(self._after) and not self._turned.wait(_MOMENT_SECONDS):
                 self._tell()
             self._closed.wait(self._after)  # not at every turn, since each look wakes the loop
 
     def _tell(self) -> None:
-        began = time.monotonic() - self._after
+        began = time.monotonic() - self._after - _MOMENT_SECONDS
         whose = self._describe(asyncio.current_task(self._loop))
         frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001  # as faulthandler and debuggers do
         where = "".join(traceback.format_stack(frame)) if frame is not None else "(its stack cannot be read)\n"
         _log.error(
             "the event loop has been blocked for %.1f s by %s: no other handler runs, and no lease is renewed. "
             "Blocking code belongs into a `def` handler, or into asyncio.to_thread. It is here:\n%s",
-            self._after,
+            time.monotonic() - began,
             whose,
             where,
         )

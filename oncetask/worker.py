@@ -221,7 +221,8 @@ class Worker:
             if name := run.describe(running):
                 return name
         some = ", ".join(f"{run.kind} ({run.task_id})" for run in runs[:_SOME])
-        return f"an asyncio task {running.get_name() if running else ''} that is no handler's own; running are: {some}"
+        what = "a callback" if running is None else f"the asyncio task {running.get_name()!r}"
+        return f"{what}, which is no handler's own; running are {some}"
 
     # -- start and stop -----------------------------------------------------------------------------------------------
 

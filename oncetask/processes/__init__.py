@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Job", "Processes", "check_main", "check_sendable"]
 
 _LOOK_SECONDS = 0.02
+_LONGEST_FOLDER = 90  # the name of a Unix socket has at most 104 bytes, on macOS
 _LAST_WORDS_SECONDS = 5.0
 _log = logging.getLogger("oncetask")
 
@@ -229,8 +230,12 @@ def _how(code: int | None) -> str:
 
 
 def _new_folder() -> tempfile.TemporaryDirectory[str]:
-    """Make a folder into which no other user can look."""
-    return tempfile.TemporaryDirectory(prefix="oncetask-")
+    """Make a folder into which no other user can look, and whose name leaves room for a socket's."""
+    folder = tempfile.TemporaryDirectory(prefix="oncetask-")
+    if len(os.fsencode(folder.name)) > _LONGEST_FOLDER:
+        folder.cleanup()
+        folder = tempfile.TemporaryDirectory(prefix="oncetask-", dir="/tmp")  # made anew, and ours alone
+    return folder
 
 
 def _levels() -> dict[str, int]:

@@ -249,6 +249,19 @@ async def test_no_more_run_than_there_are_processes(connected: Client, tmp_path:
     assert trace.read_text().split() == ["start", "end"] * 6
 
 
+@ON_SQLITE
+async def test_a_long_temporary_folder_is_no_obstacle(
+    connected: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name of a Unix socket has to be short, but TMPDIR need not be."""
+    scratch = tmp_path / ("long" * 30)
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    task = await outcome(connected, "tell")
+    assert task.status is TaskStatus.DONE_COMPLETED
+    assert not list(scratch.iterdir())
+
+
 async def test_nothing_is_left_behind(connected: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When a worker has stopped there is no process, thread, asyncio task or file of it."""
     scratch = tmp_path / "scratch"
