@@ -262,6 +262,7 @@ class Lease:
             return
         except Exception:  # noqa: BLE001  # told; the handler goes on
             _log.exception("the progress of task %s could not be stored", ", ".join(self._ids))
+            self._progress_at = asyncio.get_running_loop().time()  # not more often for that
         self._progress_timer = None
         self._plan_progress()
 

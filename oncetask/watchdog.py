@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import queue
+import selectors
 import sys
 import threading
 import time
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Watchdog"]
 
 _MOMENT_SECONDS = 0.2
+_WAIT = {threading.__file__, selectors.__file__, queue.__file__}
+"""Where a loop stands that would go on, if only its thread were let."""
 _log = logging.getLogger("oncetask")
 
 
@@ -74,14 +78,20 @@ class Watchdog:
 
     def _tell(self) -> None:
         began = time.monotonic() - self._after - _MOMENT_SECONDS
-        whose = self._describe(asyncio.current_task(self._loop))
         frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001  # as faulthandler and debuggers do
+        if frame is not None and frame.f_code.co_filename in _WAIT:
+            whose = f"{threading.active_count()} threads that compete for the interpreter"
+            advice = 'Work for the CPU belongs into a handler with run_in="process".'
+        else:
+            whose = self._describe(asyncio.current_task(self._loop))
+            advice = "Blocking code belongs into a `def` handler, or into asyncio.to_thread."
         where = "".join(traceback.format_stack(frame)) if frame is not None else "(its stack cannot be read)\n"
         _log.error(
             "the event loop has been blocked for %.1f s by %s: no other handler runs, and no lease is renewed. "
-            "Blocking code belongs into a `def` handler, or into asyncio.to_thread. It is here:\n%s",
+            "%s It is here:\n%s",
             time.monotonic() - began,
             whose,
+            advice,
             where,
         )
         self._turned.wait()

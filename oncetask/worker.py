@@ -244,7 +244,7 @@ class Worker:
             self._line = DueLine(self._store, self._handlers, ahead=ahead, poll=self._poll)
             self._slots = Slots(self._concurrency, self._handlers, processes=self._most_processes)
             self._watchdog = Watchdog(self._describe, after=_BLOCKED_SECONDS)
-            self._processes = Processes(self._most_processes)
+            self._processes = Processes()
             for number in numbers:
                 loop.add_signal_handler(number, self._on_signal, numbers)
             async with self._app.open_lifespan() as state:

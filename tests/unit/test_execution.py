@@ -45,7 +45,7 @@ def execution(function: Function, *, task: Task | None = None, grace: float = 5.
         [Greet(name="Ada")],
         client=Client(store),
         state=None,
-        processes=Processes(1),
+        processes=Processes(),
         abort_grace=grace,
         tell=told.append,
     )

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -150,6 +151,41 @@ def _tell_progress(ctx: Context, _: Crunch) -> None:
         ctx.progress(step / 1_000, f"step {step}", [[step]])
 
 
+def _die_while_answering(_: Context, __: Crunch) -> str:
+    threading.Timer(0.001, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    return "x" * 900_000
+
+
+def _tell_two(ctx: Context, _: Crunch) -> None:
+    ctx.progress(0.1, "one")
+    ctx.progress(0.5, "two")
+    while True:
+        pass
+
+
+def _leave_a_thread(ctx: Context, _: Crunch) -> None:
+    def go_on() -> None:
+        while True:
+            ctx.progress(0.99, "from the task before")
+            time.sleep(0.01)
+
+    threading.Thread(target=go_on, daemon=True).start()
+
+
+def _log_unsendable(ctx: Context, _: Crunch) -> None:
+    ctx.logger.warning("will try later", extra={"error": Unsayable(1, 2), "lock": threading.Lock()})
+
+
+def _fork_and_spin(ctx: Context, _: Crunch) -> None:
+    child = os.fork()
+    if child == 0:
+        time.sleep(600)
+        os._exit(0)
+    ctx.progress(None, "forked", child)
+    while True:
+        pass
+
+
 def _look_around(ctx: Context, job: Crunch) -> list[object]:
     assert current_context() is ctx
     assert ctx.payload is job
@@ -166,6 +202,12 @@ DOES: dict[str, Callable[[Context, Crunch], object]] = {
     "segfault": _kill(signal.SIGSEGV),
     "exit": lambda _, __: sys.exit(3),
     "leave": lambda _, __: os._exit(4),
+    "leave well": lambda _, __: os._exit(0),
+    "die while it answers": _die_while_answering,
+    "tell one after the other": _tell_two,
+    "leave a thread": _leave_a_thread,
+    "log what is not for others": _log_unsendable,
+    "fork and spin": _fork_and_spin,
     "raise": _raise(ValueError("bad luck")),
     "raise a timeout": _raise(TimeoutError("my own")),
     "discard": _raise(Discard("for good")),
