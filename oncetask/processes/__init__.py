@@ -118,20 +118,24 @@ class Processes:
 
     async def aclose(self) -> None:
         """Kill what runs, and leave no process and no thread behind."""
+        if self._starter is not None:
+            await in_thread(self._starter.shutdown)  # waits for what it is about to start
+            self._starter = None
         processes, self._all, self._idle = self._all, set(), []
         await asyncio.gather(*(process.aclose() for process in processes))
-        if self._starter is not None:
-            await in_thread(self._starter.shutdown)
-            self._starter = None
 
     async def _new(self) -> _Process:
         if self._starter is None:
             # One thread starts them all: where it is possible, they end together with it.
             self._starter = ThreadPoolExecutor(1, "oncetask-processes")
         loop = asyncio.get_running_loop()
-        process = await loop.run_in_executor(self._starter, _Process, loop, self._starter)
-        self._all.add(process)
-        return process
+        making = loop.run_in_executor(self._starter, _Process, loop, self._starter)
+        making.add_done_callback(self._keep)  # also where this is cancelled meanwhile
+        return await asyncio.shield(making)
+
+    def _keep(self, made: asyncio.Future[_Process]) -> None:
+        if made.exception() is None:
+            self._all.add(made.result())
 
     def _take_back(self, process: _Process) -> None:
         if process in self._all:
