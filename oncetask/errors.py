@@ -11,6 +11,7 @@ OncetaskError
 │   └── LeaseLost
 ├── TaskTimeout (TimeoutError)
 │   └── TaskExpired
+├── ProcessDied
 ├── StoreUnavailable
 └── Unsupported
 
@@ -34,6 +35,7 @@ __all__ = [
     "LeaseLost",
     "OncetaskError",
     "PayloadTooLarge",
+    "ProcessDied",
     "RetryAfter",
     "Snooze",
     "StoreUnavailable",
@@ -106,6 +108,10 @@ class TaskTimeout(OncetaskError, TimeoutError):
 
 class TaskExpired(TaskTimeout):
     """A task's deadline passed."""
+
+
+class ProcessDied(OncetaskError):
+    """The process in which a handler ran (`run_in="process"`) ended before the handler did."""
 
 
 class StoreUnavailable(OncetaskError):

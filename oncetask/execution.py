@@ -287,7 +287,7 @@ class Execution:
                     check_size(data=task.data, result=result)
         except (PayloadTooLarge, UnstorableResult) as error:
             return Failed(error, final=True)
-        except ValueError as error:  # NaN or infinity
+        except (ValueError, RecursionError) as error:  # NaN, infinity, or nested too deep
             return Failed(UnstorableResult(f"the handler's result cannot be stored as JSON: {error}"), final=True)
         staged, batch = self._context.staged
         return Completed(result, staged, batch)

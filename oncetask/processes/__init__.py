@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from oncetask.errors import OncetaskError
+from oncetask.errors import OncetaskError, ProcessDied
 from oncetask.processes import inside
 from oncetask.processes.inside import Answer, Job
 from oncetask.threads import in_thread
@@ -35,14 +35,10 @@ if TYPE_CHECKING:
     from oncetask.context import TimeLimit
     from oncetask.task import Progress
 
-__all__ = ["Answer", "Job", "ProcessDied", "Processes", "check_main", "check_sendable"]
+__all__ = ["Answer", "Job", "Processes", "check_main", "check_sendable"]
 
 _ON_THE_WAY_SECONDS = 5.0
 _log = logging.getLogger("oncetask")
-
-
-class ProcessDied(OncetaskError):
-    """The process of a handler ended before the handler did."""
 
 
 def check_main() -> None:
