@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import queue
 import selectors
 import sys
 import threading
@@ -16,16 +15,18 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from oncetask import threads
 from oncetask.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
 __all__ = ["Watchdog"]
 
 _MOMENT_SECONDS = 0.2
-_WAIT = {threading.__file__, selectors.__file__, queue.__file__}
-"""Where a loop stands that would go on, if only its thread were let."""
+_WAIT = {threading.__file__, selectors.__file__}
+_OURS = {threads.__file__, asyncio.base_events.__file__}
 _log = logging.getLogger("oncetask")
 
 
@@ -79,7 +80,7 @@ class Watchdog:
     def _tell(self) -> None:
         began = time.monotonic() - self._after - _MOMENT_SECONDS
         frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001  # as faulthandler and debuggers do
-        if frame is not None and frame.f_code.co_filename in _WAIT:
+        if frame is not None and _only_waits(frame):
             whose = f"{threading.active_count()} threads that compete for the interpreter"
             advice = 'Work for the CPU belongs into a handler with run_in="process".'
         else:
@@ -97,3 +98,11 @@ class Watchdog:
         self._turned.wait()
         if not self._closed.is_set():
             _log.warning("the event loop goes on after %.1f s; it was blocked by %s", time.monotonic() - began, whose)
+
+
+def _only_waits(frame: FrameType) -> bool:
+    """Tell whether the loop stands where it starts a thread, or looks for events: it would go on if it were let."""
+    where: FrameType | None = frame
+    while where is not None and where.f_code.co_filename in _WAIT:
+        where = where.f_back
+    return where is not None and where is not frame and where.f_code.co_filename in _OURS
