@@ -16,6 +16,7 @@ from oncetask.handlers import (
     ErrorHandler,
     Handler,
     Middleware,
+    check_count,
     check_function,
     check_importable,
     is_async,
@@ -121,7 +122,7 @@ class App:
         `max_batch`: at most so many at a time. Tasks without a key come alone. `timeout`: of the call, whatever the
         tasks say. What it returns is the result of every task; each keeps its own attempts. Otherwise as `handler`.
         """
-        _check_count("max_batch", max_batch)
+        check_count("max_batch", max_batch)
         return self._registers(
             payload_type,
             timeout=timeout,
@@ -240,7 +241,7 @@ class App:
             msg = f"run_in must be 'process', or left out, not {run_in!r}"
             raise ValueError(msg)
         if concurrency is not None:
-            _check_count("concurrency", concurrency)
+            check_count("concurrency", concurrency)
         limit = self._timeout if timeout is None else seconds("timeout", timeout)
         end = _check_deadline(deadline) or self._deadline
         policy = _check_retry(retry) or self._retry
@@ -278,12 +279,6 @@ def _check_payload_type(payload_type: type[Payload]) -> str:
 
 def _check_deadline(deadline: datetime | None) -> datetime | None:
     return None if deadline is None else check_instant("deadline", deadline)
-
-
-def _check_count(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        msg = f"{name} must be a whole number, 1 or more, not {value!r}"
-        raise ValueError(msg)
 
 
 def _check_retry(retry: Retry | None) -> Retry | None:

@@ -46,8 +46,8 @@ def ending(  # noqa: PLR0911  # one answer for each end
 
 def _expire(task: Task, now: Now, ended: Expired, handler: Handler) -> Transition:
     """End a task whose deadline it was; to the other members of its batch it did nothing."""
-    cleanup, own = handler.has_cleanup, handler.deadline_of(task)
-    if task.is_cancelled or (own is not None and own <= ended.deadline):
+    cleanup = handler.has_cleanup
+    if task.is_cancelled or handler.is_over(task, ended.deadline):
         alive = not ended.ended
         return lifecycle.expire(task, ended.error, began=ended.began, now=now, has_cleanup=cleanup, is_alive=alive)
     if ended.ended:

@@ -7,7 +7,6 @@ without its caller being touched. Nothing is written here.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import threading
 from contextlib import suppress
@@ -17,17 +16,16 @@ from oncetask import lifecycle
 from oncetask.attempts import Completed, Ended, Expired, Failed, Interrupted, failed_with
 from oncetask.context import AbortReason, AbortSignal, Context, TimeLimit, running_context
 from oncetask.errors import InvalidPayload, PayloadTooLarge, TaskAborted, TaskExpired, TaskTimeout
-from oncetask.handlers import is_async
+from oncetask.handlers import call_function
 from oncetask.processes import Job
 from oncetask.store.fitting import UnstorableResult, check_size, result_of
 from oncetask.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
     from oncetask.client import Client
-    from oncetask.handlers import CallNext, ErrorHandler, Handler
+    from oncetask.handlers import CallNext, Handler
     from oncetask.payload import Payload
     from oncetask.processes import Processes
     from oncetask.task import Progress, Task
@@ -141,14 +139,14 @@ class Execution:
         context = self._context
         if isinstance(ended, Expired) and len(context.tasks) > 1:
             members = zip(context.tasks, self._payloads, strict=True)  # of a batch all are valid
-            over = [(task, payload) for task, payload in members if self._is_over(task, ended.deadline)]
+            over = [(task, payload) for task, payload in members if self._handler.is_over(task, ended.deadline)]
             context = context.only([task for task, _ in over], over[0][1])
         token = running_context.set(context)
         try:
             for function in self._handler.error_handlers:
                 try:
                     async with asyncio.timeout(_REPORT_SECONDS):
-                        await _call(function, context, ended.error)
+                        await call_function(function, context, ended.error)
                 except (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt):  # user code raises anything
                     if (task := asyncio.current_task()) is not None and task.cancelling():
                         raise
@@ -178,10 +176,6 @@ class Execution:
         assert self._deadline is not None  # noqa: S101  # one of them has expired
         error = TaskExpired(f"the deadline {self._deadline} passed before the handler was started")
         return Expired(error, self._deadline, began=False)
-
-    def _is_over(self, task: Task, deadline: datetime) -> bool:
-        own = self._handler.deadline_of(task)
-        return own is not None and own <= deadline
 
     def _take_progress(self, progress: Progress) -> None:
         """Pass it on, from whatever thread; what an abandoned handler says does not count any more."""
@@ -291,10 +285,3 @@ class Execution:
             return Failed(UnstorableResult(f"the handler's result cannot be stored as JSON: {error}"), final=True)
         staged, batch = self._context.staged
         return Completed(result, staged, batch)
-
-
-async def _call(function: ErrorHandler, context: Context, error: Exception) -> None:
-    args = (context, error)
-    answer = function(*args) if is_async(function) else await in_thread(function, *args)
-    if inspect.isawaitable(answer):
-        await answer

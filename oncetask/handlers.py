@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from oncetask.context import Context
+from oncetask.threads import in_thread
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -25,6 +26,8 @@ __all__ = [
     "Handler",
     "Middleware",
     "Place",
+    "call_function",
+    "check_count",
     "check_function",
     "check_importable",
     "is_async",
@@ -81,6 +84,11 @@ class Handler:
         """Give the moment at which a task of this kind ends, done or not; None: never. A cleanup knows none."""
         return None if task.is_cancelled else task.deadline or self.deadline
 
+    def is_over(self, task: Task, instant: datetime) -> bool:
+        """Tell whether a task's deadline is not after this instant."""
+        deadline = self.deadline_of(task)
+        return deadline is not None and deadline <= instant
+
     def called_for(self, task: Task) -> Call:
         """Say what is called for a task as it stands, its handler or its cleanup, and under which limits."""
         if self.cleanup is not None and task.is_cancelled:
@@ -101,6 +109,13 @@ class Call(NamedTuple):
     """Seconds that it may take."""
     retry: Retry
     takes_list: bool = False
+
+
+def check_count(name: str, value: int) -> None:
+    """Check a number of something; ValueError names it."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        msg = f"{name} must be a whole number, 1 or more, not {value!r}"
+        raise ValueError(msg)
 
 
 def check_function(function: object, kind: str) -> Place:
@@ -130,3 +145,9 @@ def is_async(function: Callable[..., object]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004  # an object whose __call__ is async
     )
+
+
+async def call_function(function: Callable[..., object], *arguments: object) -> object:
+    """Call what may be `async def`, or `def`, which runs in a thread; whatever can be awaited of it is."""
+    answer = function(*arguments) if is_async(function) else await in_thread(function, *arguments)
+    return await answer if inspect.isawaitable(answer) else answer

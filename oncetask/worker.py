@@ -17,6 +17,7 @@ from oncetask.claims import next_step
 from oncetask.clock import Duration, seconds
 from oncetask.errors import InvalidPayload, OncetaskError, StoreUnavailable
 from oncetask.execution import payload_of
+from oncetask.handlers import check_count
 from oncetask.lifecycle import is_expired
 from oncetask.line import DueLine, batch_of
 from oncetask.processes import Processes, check_main, check_sendable
@@ -71,9 +72,9 @@ class Worker:
         time that a crashed worker's tasks stay held. `processes`: how many handlers with `run_in="process"` may run
         at a time; left out: one for each CPU. Raises TypeError for one of these that another process cannot import.
         """
-        _check_count("concurrency", concurrency)
+        check_count("concurrency", concurrency)
         if processes is not None:
-            _check_count("processes", processes)
+            check_count("processes", processes)
         self._app, self._client, self._store = app, client, client.store
         self._concurrency = concurrency
         self._grace = seconds("grace", grace, zero=True)
@@ -320,9 +321,3 @@ class Worker:
             return set()
         _, pending = await asyncio.wait(set(self._runs), timeout=max(0.0, timeout))
         return pending
-
-
-def _check_count(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        msg = f"{name} must be a whole number, 1 or more, not {value!r}"
-        raise ValueError(msg)

@@ -6,7 +6,6 @@ Nothing here knows requests or sockets; what an outcome means to a client is dec
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +16,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from oncetask.clock import Duration, seconds
 from oncetask.errors import TaskTimeout
-from oncetask.handlers import is_async
-from oncetask.threads import in_thread
+from oncetask.handlers import call_function, is_async
 
 __all__ = ["DEFAULT_TIMEOUT", "Gone", "Limited", "OnError", "Outcome", "Raised", "Returned", "TimedOut"]
 
@@ -169,8 +167,7 @@ class Limited:
 async def _called(function: Callable[..., object], *arguments: object) -> object:
     """Call what may be `def` (in a thread) or `async def`."""
     try:
-        answer = function(*arguments) if is_async(function) else await in_thread(function, *arguments)
-        return await answer if inspect.isawaitable(answer) else answer
+        return await call_function(function, *arguments)
     except (SystemExit, KeyboardInterrupt) as error:  # in a task these would end the loop, and everybody's requests
         msg = f"the function tried to end its process: {error!r}"
         raise RuntimeError(msg) from error
