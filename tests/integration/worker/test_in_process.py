@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import threading
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ async def outcome(client: Client, do: str, *, worker: dict[str, Any] | None = No
     async with Worker(app_of(**options), client, **{"processes": 1, **(worker or {})}):
         receipt = await client.enqueue(Crunch(do=do))
         return await client.wait(receipt.task_id, LIMIT)
+
+
+async def ran(client: Client, jobs: Sequence[Payload]) -> list[Task]:
+    """Enqueue jobs, and wait until all of them are done."""
+    return await done(client, *[receipt.task_id for receipt in await client.enqueue_many(jobs)])
 
 
 async def begun(client: Client, task_id: str) -> int:
@@ -51,9 +57,7 @@ def is_alive(pid: int) -> bool:
 async def test_it_runs_in_another_process(connected: Client) -> None:
     """The handler runs elsewhere, in the same process for one task after the other; its result comes back as JSON."""
     async with Worker(app_of(), connected, processes=1):
-        first, second = await done(
-            connected, *[r.task_id for r in await connected.enqueue_many([Crunch(n=1), Crunch(n=2)])]
-        )
+        first, second = await ran(connected, [Crunch(n=1), Crunch(n=2)])
     assert first.result["pid"] == second.result["pid"] != os.getpid()
     assert (first.result["n"], second.result["at"]) == (1, "2030-01-01T00:00:00Z")
 
@@ -177,7 +181,7 @@ async def test_the_process_after_a_dead_one_works(connected: Client) -> None:
     """A handler that takes its process down each time does not keep the others from running."""
     async with Worker(app_of(), connected, processes=1):
         jobs = [Crunch(do="die"), Crunch(n=1), Crunch(do="leave"), Crunch(n=2)]
-        tasks = await done(connected, *[r.task_id for r in await connected.enqueue_many(jobs)])
+        tasks = await ran(connected, jobs)
     assert [task.status for task in tasks] == [TaskStatus.DONE_FAILED, TaskStatus.DONE_COMPLETED] * 2
 
 
@@ -242,7 +246,7 @@ async def test_a_thread_of_an_earlier_task_speaks_for_nobody(connected: Client) 
     """What goes on in the process after its handler's end cannot tell the progress of the next task."""
     async with Worker(app_of(), connected, processes=1):
         jobs = [Crunch(do="leave a thread"), Crunch(do="look around")]
-        before, after = await done(connected, *[r.task_id for r in await connected.enqueue_many(jobs)])
+        before, after = await ran(connected, jobs)
     assert before.result is None
     assert after.progress is not None
     assert after.progress.message == "begun"
@@ -255,7 +259,7 @@ async def test_a_log_record_that_cannot_be_sent_is_sent_as_text(
     """What no other process can read arrives as its text, and the process goes on to serve."""
     async with Worker(app_of(), connected, processes=1):
         jobs = [Crunch(do="log what is not for others"), Crunch(n=1)]
-        tasks = await done(connected, *[r.task_id for r in await connected.enqueue_many(jobs)])
+        tasks = await ran(connected, jobs)
     assert [task.status for task in tasks] == [TaskStatus.DONE_COMPLETED] * 2
     (record,) = [record for record in caplog.records if "will try later" in record.getMessage()]
     assert "Unsayable" in record.error  # type: ignore[attr-defined]  # what was given as extra
@@ -266,7 +270,7 @@ async def test_a_neighbour_is_none_the_worse(connected: Client) -> None:
     """While handlers die, whatever they are at, those beside them run to their end."""
     async with Worker(app_of(), connected, processes=2):
         jobs = [Crunch(do="die while it answers" if n % 2 else "tell", n=n) for n in range(20)]
-        tasks = await done(connected, *[r.task_id for r in await connected.enqueue_many(jobs)])
+        tasks = await ran(connected, jobs)
     assert {task.status for task in tasks[::2]} == {TaskStatus.DONE_COMPLETED}
 
 
@@ -309,7 +313,7 @@ async def test_nothing_is_left_behind(connected: Client, tmp_path: Path, monkeyp
     threads, asyncio_tasks = set(threading.enumerate()), asyncio.all_tasks()
     async with Worker(app_of(timeout=0.2), connected, processes=2):
         for jobs in ([Crunch(do="spin"), Crunch(do="die")], [Crunch()]):
-            await done(connected, *[r.task_id for r in await connected.enqueue_many(jobs)])
+            await ran(connected, jobs)
         children = _children()
         assert children
     assert not [pid for pid in children if is_alive(pid)]
