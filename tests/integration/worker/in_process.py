@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from oncetask import App, Context, Discard, NoRetry, Payload, RetryAfter, Snooze, current_context
+from oncetask.processes import inside
 
 __all__ = ["Crunch", "Other", "Pair", "app_of"]
 
@@ -152,7 +153,13 @@ def _tell_progress(ctx: Context, _: Crunch) -> None:
 
 
 def _die_while_answering(_: Context, __: Crunch) -> str:
-    threading.Timer(0.001, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    line: Any = inside._line._connection
+
+    def send_a_part_and_die(content: bytes) -> None:
+        os.write(line.fileno(), content[:2])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    line._send = send_a_part_and_die  # in the middle of the next message, which is the answer
     return "x" * 900_000
 
 
