@@ -29,6 +29,7 @@ from oncetask.errors import (
 )
 from oncetask.handlers import CallNext
 from oncetask.payload import Payload
+from oncetask.recurrence import Recurrence
 from oncetask.retry import ExponentialBackoff, FixedDelay, NoRetry, Retry
 from oncetask.sync import SyncClient, connect_sync
 from oncetask.task import NO_WAIT, Outcome, Progress, Receipt, Stats, Task, TaskError, TaskPage, TaskStatus
@@ -57,6 +58,7 @@ __all__ = [
     "ProcessDied",
     "Progress",
     "Receipt",
+    "Recurrence",
     "Retry",
     "RetryAfter",
     "Snooze",

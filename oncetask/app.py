@@ -6,10 +6,11 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, Unpack
 
 from oncetask.clock import Duration, check_instant, seconds
 from oncetask.context import Context
+from oncetask.enqueueing import ScheduleOptions
 from oncetask.errors import HandlerAlreadyRegistered, UnknownKind
 from oncetask.handlers import (
     Cleanup,
@@ -22,10 +23,12 @@ from oncetask.handlers import (
     is_async,
 )
 from oncetask.payload import Payload, kind_of
+from oncetask.recurrence import Recurrence
 from oncetask.retry import ExponentialBackoff, Retry
+from oncetask.schedules import Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["App", "Lifespan"]
 
@@ -83,6 +86,7 @@ class App:
         self._cleanups: dict[str, Cleanup] = {}
         self._middlewares: list[Middleware] = []
         self._error_handlers: list[ErrorHandler] = []
+        self._schedules: list[Schedule] = []
         self._included: list[App] = []
 
     def handler(
@@ -173,13 +177,43 @@ class App:
         self._middlewares.append(function)
         return function
 
+    def schedule(self, name: str, payload: Payload, recurrence: Recurrence, **options: Unpack[ScheduleOptions]) -> None:
+        """Declare that a payload is enqueued again and again: a generator, `{name of the App}:{name}`.
+
+        Workers and ticks of this App create it, change it where the declaration has changed, and leave it alone
+        otherwise: one that somebody cancelled stays cancelled. Apps that share an environment need names of their
+        own. `options`: as `Client.enqueue` takes them, but for the id and the time. Raises ValueError for a name that
+        is declared already, and what `enqueue` would raise.
+        """
+        if not isinstance(name, str) or not name:
+            msg = f"name must be a text with at least one character, not {name!r}"
+            raise ValueError(msg)
+        if unfit := {"task_id", "wait_until", "delay"} & options.keys():
+            msg = f"a schedule takes no {min(unfit)!r}: its id comes from its name, its times from its recurrence"
+            raise TypeError(msg)
+        if not isinstance(recurrence, Recurrence):
+            msg = f"recurrence must be a Recurrence such as Recurrence.cron('0 9 * * MON'), not {recurrence!r}"
+            raise TypeError(msg)
+        schedule = Schedule(self.name, name, payload, recurrence, options)
+        schedule.check()
+        self._refuse_second_schedule([schedule])
+        self._schedules.append(schedule)
+
+    def schedules(self) -> list[Schedule]:
+        """Give the declared schedules, included ones too."""
+        return [schedule for app in self.apps() for schedule in app._schedules]  # noqa: SLF001  # an App's own
+
     def include(self, other: App) -> None:
-        """Take in another App's handlers, which keep its defaults, middleware and error handlers inside of ours."""
+        """Take in another App's handlers and schedules.
+
+        The handlers keep its defaults, and its middleware and error handlers inside of ours; the schedules its name.
+        """
         if not isinstance(other, App) or self in other.apps():
             msg = f"include takes another App that does not include this one, not {other!r}"
             raise TypeError(msg)
         for kind in other.kinds():
             self._refuse_second(kind)
+        self._refuse_second_schedule(other.schedules())
         self._included.append(other)
 
     def kinds(self) -> list[str]:
@@ -262,6 +296,13 @@ class App:
             return function
 
         return register
+
+    def _refuse_second_schedule(self, new: Sequence[Schedule]) -> None:
+        known = {schedule.task_id for schedule in self.schedules()}
+        for schedule in new:
+            if schedule.task_id in known:
+                msg = f"schedule {schedule.name!r} is declared already by an app named {schedule.app!r}"
+                raise ValueError(msg)
 
     def _refuse_second(self, kind: str) -> None:
         if kind in self.kinds():

@@ -22,7 +22,7 @@ _LEASE_MARGIN = 10.0
 
 
 def next_step(task: Task, handler: Handler, *, longest_lease: float, now: Now) -> Transition | None:
-    """Make the transition that the task needs; None: nothing. `longest_lease`: seconds."""
+    """Make the transition that the task needs; None: nothing, or nothing of its own. `longest_lease`: seconds."""
     match lifecycle.triage(task, now, has_cleanup=handler.has_cleanup):
         case Step.CLAIM:
             until = now.latest + timedelta(seconds=lease_seconds(task, handler, longest_lease))
@@ -39,7 +39,7 @@ def next_step(task: Task, handler: Handler, *, longest_lease: float, now: Now) -
             return lifecycle.reject(task, now=now)
         case Step.REALIGN:
             return lifecycle.realign(task)
-        case Step.LEAVE:
+        case Step.SPAWN | Step.LEAVE:
             return None
 
 

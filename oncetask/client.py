@@ -261,7 +261,10 @@ class Client:
         return await self._changes.by_ids(ids, lifecycle.cancel)
 
     async def reset_task(self, task_id: str) -> bool:
-        """Run a done task again, from the first attempt. False: it is not done. Raises TaskNotFound."""
+        """Run a done task again, from the first attempt; a generator goes on from now.
+
+        False: it is not done, or a generator that has no instant left. Raises TaskNotFound.
+        """
         return await self._changes.of([await self.get_task(task_id)], lifecycle.reset) == 1
 
     async def reset_tasks_by_ids(self, ids: Iterable[str]) -> int:
@@ -276,6 +279,27 @@ class Client:
     async def delete_tasks_by_ids(self, ids: Iterable[str]) -> int:
         """Delete tasks that nobody runs; counts those that this call deleted. Bad ids: as in `cancel_tasks_by_ids`."""
         return await self._changes.delete_by_ids(ids)
+
+    async def pause_schedule(self, task_id: str) -> bool:
+        """Let a generator spawn nothing until it is resumed; its occurrences run on.
+
+        False: it is paused, cancelled or done. Raises TaskNotFound, ValueError for a task that is no generator.
+        """
+        return await self._changes.of([await self._generator(task_id)], lifecycle.pause) == 1
+
+    async def resume_schedule(self, task_id: str) -> bool:
+        """Let a paused generator go on from now; what it missed meanwhile is not caught up with.
+
+        False: it is not paused. Raises as `pause_schedule`.
+        """
+        return await self._changes.of([await self._generator(task_id)], lifecycle.resume) == 1
+
+    async def _generator(self, task_id: str) -> Task:
+        task = await self.get_task(task_id)
+        if not lifecycle.is_generator(task):
+            msg = f"task {task_id!r} is no schedule: it has no recurrence, so it can only be cancelled"
+            raise ValueError(msg)
+        return task
 
     async def _new_tasks(
         self, payloads: list[Payload], task_ids: Sequence[str] | None, options: EnqueueOptions

@@ -9,30 +9,39 @@ from uuid import uuid4
 from oncetask import lifecycle
 from oncetask.clock import Duration, Now, check_instant, seconds
 from oncetask.payload import Payload, check_indexed, check_resource_key, check_task_id, derive_task_id
+from oncetask.recurrence import Recurrence, begin
 from oncetask.store.fitting import check_size
 from oncetask.task import Task
 
-__all__ = ["EnqueueOptions", "new_task"]
+__all__ = ["EnqueueOptions", "ScheduleOptions", "new_task"]
 
 
-class EnqueueOptions(TypedDict, total=False):
-    """What `enqueue` takes beside the payload. Left out is not None: it means what the payload or handler says."""
+class ScheduleOptions(TypedDict, total=False):
+    """What `App.schedule` takes beside payload and recurrence. Left out is not None, as in `EnqueueOptions`."""
 
-    task_id: str
-    """The literal id; left out: from the payload's idempotency key, else random."""
     resource_key: str | None
     """Tasks with the same one run one at a time; None: no key."""
-    wait_until: datetime
-    """Not before this instant (aware)."""
-    delay: Duration
-    """Not before so many seconds (or this timedelta) from now."""
     timeout: Duration
     """The time limit of one attempt, in seconds or as a timedelta; left out: the handler's, else the app's."""
     deadline: datetime
     """The instant (aware) at which the task ends `done-expired`, whether it runs or not, unless it is done by then;
-    left out: the handler's, else the app's. It has to be later than `wait_until`."""
+    left out: the handler's, else the app's. It has to be later than `wait_until`. A generator spawns nothing from
+    there on, and its occurrences have it too."""
     owner: str | None
     """The end user this task belongs to, for filters and security rules."""
+
+
+class EnqueueOptions(ScheduleOptions, total=False):
+    """What `enqueue` takes beside the payload. Left out is not None: it means what the payload or handler says."""
+
+    task_id: str
+    """The literal id; left out: from the payload's idempotency key, else random."""
+    wait_until: datetime
+    """Not before this instant (aware)."""
+    delay: Duration
+    """Not before so many seconds (or this timedelta) from now."""
+    recurrence: Recurrence | None
+    """Makes the task a generator, which spawns an occurrence at each instant; None: once, whatever the payload says."""
 
 
 def new_task(payload: Payload, options: EnqueueOptions, now: Now, *, place: int = 0) -> Task:
@@ -46,7 +55,8 @@ def new_task(payload: Payload, options: EnqueueOptions, now: Now, *, place: int 
     data = payload.to_data()
     check_size(data=data)
     created_at = now.earliest + timedelta(microseconds=place)
-    wait_until = _wait_until(payload, options, now.earliest)
+    recurrence = _recurrence(payload, options)
+    wait_until = begin(recurrence, now.earliest) if recurrence else _wait_until(payload, options, now.earliest)
     key = options["resource_key"] if "resource_key" in options else payload.resource_key()
     task = Task(
         id=_task_id(payload, options),
@@ -58,6 +68,7 @@ def new_task(payload: Payload, options: EnqueueOptions, now: Now, *, place: int 
         timeout=seconds("timeout", options["timeout"]) if "timeout" in options else None,
         deadline=_deadline(options["deadline"], wait_until) if "deadline" in options else None,
         owner=check_indexed("owner", options.get("owner")),
+        recurrence=recurrence.to_fields() if recurrence else None,
         create_id=uuid4().hex,
     )
     return task.evolve(due_at=lifecycle.due_at(task))
@@ -68,6 +79,24 @@ def _task_id(payload: Payload, options: EnqueueOptions) -> str:
         return check_task_id(options["task_id"])
     key = payload.idempotency_key()
     return uuid4().hex if key is None else derive_task_id(payload.kind, key)
+
+
+def _recurrence(payload: Payload, options: EnqueueOptions) -> Recurrence | None:
+    recurrence = options["recurrence"] if "recurrence" in options else payload.recurrence()
+    if recurrence is None:
+        return None
+    if not isinstance(recurrence, Recurrence):
+        msg = f"recurrence must be a Recurrence such as Recurrence.cron('0 9 * * MON'), or None, not {recurrence!r}"
+        raise TypeError(msg)
+    waits = {
+        "wait_until": options.get("wait_until", payload.wait_until()),
+        "delay": options.get("delay"),
+    }
+    for name, value in waits.items():
+        if value is not None:
+            msg = f"{name} and a recurrence exclude each other: {value!r} and {recurrence!r} (let its dtstart say it)"
+            raise ValueError(msg)
+    return recurrence
 
 
 def _wait_until(payload: Payload, options: EnqueueOptions, now: datetime) -> datetime | None:

@@ -11,14 +11,18 @@ from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
-from oncetask.task import NO_WAIT, SCHEMA, Outcome, Progress, Task, TaskError
+from oncetask.errors import InvalidRecurrence
+from oncetask.recurrence import Recurrence
+from oncetask.task import NO_WAIT, SCHEMA, Outcome, Progress, Task, TaskError, occurrence_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from oncetask.clock import Now
+    from oncetask.recurrence import Plan
 
 __all__ = [
+    "DECLARED_BY",
     "Step",
     "Transition",
     "abandon",
@@ -36,23 +40,35 @@ __all__ = [
     "holds",
     "is_cleanup",
     "is_expired",
+    "is_generator",
     "is_overtaken",
+    "is_paused",
     "may_delete",
+    "pause",
     "present_for",
     "progressed",
+    "prune",
     "realign",
+    "redeclare",
     "reject",
     "release",
     "renew",
     "rescue",
     "reset",
+    "resume",
     "snooze",
+    "spawn",
     "takes_staged",
     "triage",
     "with_progress",
 ]
 
 _MOST_ERRORS = 10
+DECLARED_BY = ("app", "name")
+"""Fields of a stored recurrence that say which App declares it in its code, and as what."""
+_PAUSED_AT = "pausedAt"
+_DECLARED = ("kind", "data", "resource_key", "timeout", "deadline", "owner", "recurrence")
+_RULE = ("rrule", "cron", "dtstart", "timezone", "exdates")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +92,8 @@ class Step(Enum):
     """Cancelled, held by nobody, and there is nothing to clean up."""
     REJECT = auto()
     """The record cannot be read."""
+    SPAWN = auto()
+    """A generator, which is due: it writes the occurrences of its instants, and moves on."""
     REALIGN = auto()
     """Its `dueAt` does not say what its other fields say."""
     LEAVE = auto()
@@ -88,7 +106,7 @@ def triage(task: Task, now: Now, *, has_cleanup: bool = False) -> Step:  # noqa:
     `has_cleanup`: its kind has a cancellation handler. A generator of occurrences never ran anything, so cancelling
     one leaves nothing to clean up.
     """
-    if task.schema > SCHEMA or (task.recurrence is not None and not task.is_cancelled):
+    if task.schema > SCHEMA:
         return Step.LEAVE
     if task.outcome is None and task.problems:
         return Step.REJECT
@@ -99,6 +117,8 @@ def triage(task: Task, now: Now, *, has_cleanup: bool = False) -> Step:  # noqa:
         return Step.LEAVE
     if due > present_for(task, now):
         return Step.LEAVE
+    if is_generator(task) and not task.is_cancelled:
+        return Step.SPAWN
     if task.lease_owner is not None and not is_overtaken(task):
         return Step.RESCUE
     if task.is_cancelled and not (has_cleanup and task.recurrence is None):
@@ -111,14 +131,26 @@ def due_at(task: Task) -> datetime | None:
 
     `leased_until` without an owner is nobody's lease: a rescued task keeps its place in the line (`wait_until`), and
     is not looked at before then. At its deadline a free task ends, so it is looked at then at the latest; but a
-    cleanup has to happen also after the deadline.
+    cleanup has to happen also after the deadline. A generator's deadline is that of its occurrences.
     """
-    if task.outcome is not None:
+    if task.outcome is not None or is_paused(task):
         return None
     if task.lease_owner is not None and task.leased_until is not None:
         return task.leased_until
     due = task.wait_until if task.leased_until is None else max(task.wait_until, task.leased_until)
-    return due if task.deadline is None or task.is_cancelled else min(due, task.deadline)
+    if task.deadline is None or task.is_cancelled or is_generator(task):
+        return due
+    return min(due, task.deadline)
+
+
+def is_generator(task: Task) -> bool:
+    """Tell whether a task runs no handler, but spawns the occurrences of a recurrence."""
+    return task.recurrence is not None
+
+
+def is_paused(task: Task) -> bool:
+    """Tell whether a generator is told to spawn nothing until it is resumed."""
+    return task.recurrence is not None and task.recurrence.get(_PAUSED_AT) is not None and not task.is_cancelled
 
 
 def present_for(task: Task, now: Now) -> datetime:
@@ -305,9 +337,10 @@ def end_cancelled(task: Task, *, now: Now) -> Transition:
     return _end("cancelled", task, Outcome.CANCELLED, now)
 
 
-def reject(task: Task, *, now: Now) -> Transition:
+def reject(task: Task, *, now: Now, why: str = "") -> Transition:
     """End a record that cannot be read, with the reasons."""
-    error = TaskError.noted("UnreadableTask", "; ".join(task.problems), at=now.earliest, attempt=task.attempts)
+    problems = "; ".join(filter(None, (*task.problems, why)))
+    error = TaskError.noted("UnreadableTask", problems, at=now.earliest, attempt=task.attempts)
     return _end("rejected", task, Outcome.FAILED, now, errors=_kept(task, error))
 
 
@@ -317,32 +350,78 @@ def realign(task: Task) -> Transition:
 
 
 def reset(task: Task, *, now: Now) -> Transition | None:
-    """Give a done task a new life, at the end of the line. None: it is not done, so there is nothing to reset.
+    """Give a done task a new life, at the end of the line; a generator goes on from now.
 
-    Nothing of the last life stays: neither counts, errors and result nor a cancel or a retention date. A deadline
-    that has passed goes as well, since the new life could only end at it again.
+    Nothing of the last life stays: neither counts, errors and result nor a cancel, a pause or a retention date. A
+    deadline that has passed goes as well, since the new life could only end at it again. None: there is nothing to
+    reset, since it is not done, or since it is a generator that has no instant left.
     """
     if task.outcome is None:
         return None
-    return _transition(
-        "reset",
-        task,
-        outcome=None,
-        wait_until=now.earliest,
-        attempts=0,
-        cancel_attempts=0,
-        errors=(),
-        result=None,
-        progress=None,
-        is_cancelled=False,
-        cancelled_at=None,
-        started_at=None,
-        done_at=None,
-        leased_until=None,
-        lease_owner=None,
-        expire_at=None,
-        deadline=task.deadline if task.deadline and task.deadline > now.earliest else None,
-    )
+    deadline = task.deadline if task.deadline and task.deadline > now.earliest else None
+    changes: dict[str, Any] = {**_NEW_LIFE, "deadline": deadline}
+    if not is_generator(task):
+        return _transition("reset", task, wait_until=now.earliest, **changes)
+    following = _next_run(task.evolve(deadline=deadline), now)
+    if following is None:
+        return None
+    return _transition("reset", task, wait_until=following, recurrence=_unpaused(task), **changes)
+
+
+def spawn(task: Task, plan: Plan, *, now: Now, previous: Task | None = None) -> tuple[list[Transition], list[Task]]:
+    """Move a generator on, and make its occurrences; all of it belongs into one commit.
+
+    `previous`: its last occurrence, if the next one cancels it. A generator without a further instant is completed.
+    """
+    occurrences = [_occurrence(task, instant, now, place) for place, instant in enumerate(plan.spawn)]
+    event = "spawned" if occurrences else "passed-over"
+    changes: dict[str, Any] = {"occurrence_timestamp": plan.spawn[-1]} if occurrences else {}
+    if plan.next is None:
+        steps = [_end(event, task, Outcome.COMPLETED, now, **changes)]
+    else:
+        steps = [_free(event, task, wait_until=plan.next, **changes)]
+    if previous is not None and occurrences and (cancelled := cancel(previous, now=now)) is not None:
+        steps.append(cancelled)
+    return steps, occurrences
+
+
+def pause(task: Task, *, now: Now) -> Transition | None:
+    """Let a generator spawn nothing until it is resumed. None: it is none, or done, cancelled or paused already."""
+    if not is_generator(task) or task.outcome is not None or task.is_cancelled or is_paused(task):
+        return None
+    return _transition("paused", task, recurrence={**(task.recurrence or {}), _PAUSED_AT: now.earliest})
+
+
+def resume(task: Task, *, now: Now) -> Transition | None:
+    """Let a paused generator go on from now; what it missed meanwhile was meant to be missed. None: it is not paused.
+
+    One that has no instant left is completed.
+    """
+    if task.outcome is not None or not is_paused(task):
+        return None
+    following, recurrence = _next_run(task, now), _unpaused(task)
+    if following is None:
+        return _end("resumed", task, Outcome.COMPLETED, now, recurrence=recurrence)
+    return _transition("resumed", task, recurrence=recurrence, wait_until=following)
+
+
+def redeclare(task: Task, declared: Task) -> Transition | None:
+    """Make a generator what the code declares by now. None: it is that.
+
+    One that is done or cancelled gets a new life, since what somebody ended was another one; a pause stays. Where
+    the rule itself is the same, the instant for which it waits stays as well, due or not.
+    """
+    own, new = task.recurrence or {}, declared.recurrence or {}
+    changes = {name: getattr(declared, name) for name in _DECLARED}
+    before = {**{name: getattr(task, name) for name in _DECLARED}, "recurrence": _unpaused(task)}
+    if changes == before:
+        return None
+    if is_paused(task) and task.outcome is None:
+        changes["recurrence"] = {**new, _PAUSED_AT: own[_PAUSED_AT]}
+    ended = task.outcome is not None or task.is_cancelled
+    if ended or any(own.get(part) != new.get(part) for part in _RULE):
+        changes["wait_until"] = declared.wait_until
+    return _transition("redeclared", task, **changes, **(_NEW_LIFE if ended else {}))
 
 
 def may_delete(task: Task, now: Now) -> bool:
@@ -359,6 +438,66 @@ def _may_still_run(task: Task) -> bool:
     """
     abandoned = task.leased_until is not None and task.is_cancelled and not is_cleanup(task)
     return task.lease_owner is not None or abandoned
+
+
+def prune(task: Task, *, now: Now) -> Transition | None:
+    """Cancel a generator that no code declares any more, so that one which does so again gets it back.
+
+    None: it is done or cancelled already, by somebody who meant it.
+    """
+    cancelled = cancel(task, now=now)
+    if cancelled is None:
+        return None
+    recurrence = {name: value for name, value in (task.recurrence or {}).items() if name not in DECLARED_BY}
+    return _transition(cancelled.event, task, **{**cancelled.changes, "recurrence": recurrence})
+
+
+_NEW_LIFE = {
+    "outcome": None,
+    "attempts": 0,
+    "cancel_attempts": 0,
+    "errors": (),
+    "result": None,
+    "progress": None,
+    "is_cancelled": False,
+    "cancelled_at": None,
+    "started_at": None,
+    "done_at": None,
+    "leased_until": None,
+    "lease_owner": None,
+    "expire_at": None,
+}
+
+
+def _occurrence(generator: Task, instant: datetime, now: Now, place: int) -> Task:
+    """Make the task that a generator spawns for an instant: it fails, is tried again and is cancelled by itself."""
+    made = Task(
+        id=occurrence_id(generator.id, instant),
+        kind=generator.kind,
+        data=generator.data,
+        resource_key=generator.resource_key,
+        wait_until=instant,
+        created_at=now.earliest + timedelta(microseconds=place),
+        parent_recurrence_id=generator.id,
+        occurrence_timestamp=instant,
+        timeout=generator.timeout,
+        deadline=generator.deadline,
+        owner=generator.owner,
+    )
+    return made.evolve(due_at=due_at(made))
+
+
+def _next_run(generator: Task, now: Now) -> datetime | None:
+    """Give the next instant of a generator from now on; None: it has none, or its rule cannot be read."""
+    try:
+        following = Recurrence.from_fields(generator.recurrence or {}).next_after(now.earliest)
+    except InvalidRecurrence:
+        return None
+    return None if following is None or (generator.deadline and following >= generator.deadline) else following
+
+
+def _unpaused(generator: Task) -> dict[str, Any]:
+    return {name: value for name, value in (generator.recurrence or {}).items() if name != _PAUSED_AT}
 
 
 def _transition(event: str, task: Task, **changes: Any) -> Transition:  # values of Task's fields

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from oncetask.errors import StoreUnavailable
-from oncetask.lifecycle import Step, present_for, triage
+from oncetask.lifecycle import Step, is_generator, present_for, triage
 from oncetask.store import Cursor, Feed
 from oncetask.task import NO_WAIT
 
@@ -132,6 +132,10 @@ class DueLine:
         while self._buffer and (batches or not left.is_full):
             task = self._buffer.popleft()
             if task.kind not in kinds or not self._is_unseen(task):
+                continue
+            if is_generator(task):  # takes no slot
+                self._remember(task.id, task.version)
+                picked.append(task)
                 continue
             handler = self._handlers[task.kind]
             batch = batch_of(task, handler)

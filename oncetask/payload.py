@@ -17,6 +17,8 @@ from oncetask.errors import InvalidPayload
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from oncetask.recurrence import Recurrence
+
 __all__ = [
     "Payload",
     "check_indexed",
@@ -74,6 +76,10 @@ class Payload(BaseModel):
 
     def wait_until(self) -> datetime | None:
         """Not before this instant (aware). None: at once."""
+        return None
+
+    def recurrence(self) -> Recurrence | None:
+        """Again and again: the task is a generator then, which spawns an occurrence at each instant. None: once."""
         return None
 
     def to_data(self) -> dict[str, Any]:

@@ -206,6 +206,14 @@ class SyncClient:
         """See `Client.reset_tasks_by_ids`."""
         return self._call(lambda client: client.reset_tasks_by_ids(ids))
 
+    def pause_schedule(self, task_id: str) -> bool:
+        """See `Client.pause_schedule`."""
+        return self._call(lambda client: client.pause_schedule(task_id))
+
+    def resume_schedule(self, task_id: str) -> bool:
+        """See `Client.resume_schedule`."""
+        return self._call(lambda client: client.resume_schedule(task_id))
+
     def delete_task(self, task_id: str) -> bool:
         """See `Client.delete_task`."""
         return self._call(lambda client: client.delete_task(task_id))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, fields
-from datetime import datetime  # part of the public types
+from datetime import UTC, datetime  # part of the public types
 from enum import StrEnum
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -27,6 +28,7 @@ __all__ = [
     "TaskPage",
     "TaskStatus",
     "cut",
+    "occurrence_id",
 ]
 
 P = TypeVar("P", bound="Payload")
@@ -35,6 +37,7 @@ NO_WAIT = EPOCH
 """`wait_until` of what goes first: at once, before everything else in the line."""
 
 _LONGEST_MESSAGE_BYTES = 2_048
+_LONGEST_PARENT_BYTES = 1_400  # leaves room for an instant in the 1,500 of Firestore's ids
 
 SCHEMA = 1
 """The version of the document's shape that this library writes and understands."""
@@ -106,6 +109,13 @@ def cut(message: str) -> str:
     return raw[: _LONGEST_MESSAGE_BYTES - 3].decode("utf-8", "ignore") + "…"
 
 
+def occurrence_id(generator_id: str, instant: datetime) -> str:
+    """Give the id of a generator's occurrence at an instant: always the same, so that it is created once."""
+    raw = generator_id.encode()
+    parent = generator_id if len(raw) <= _LONGEST_PARENT_BYTES else hashlib.sha256(raw).hexdigest()
+    return f"{parent}:{instant.astimezone(UTC).isoformat().removesuffix('+00:00')}Z"
+
+
 def _text(error: BaseException) -> str:
     """Give an error's message; a group's with those of its members, which say what was wrong."""
     try:
@@ -157,7 +167,7 @@ class Task:
     outcome: Outcome | None = None
     expire_at: datetime | None = None
     due_at: datetime | None = None
-    """The next moment at which somebody has to look at this task; None once it is done."""
+    """The next moment at which somebody has to look at this task; None once it is done, or while it is paused."""
     create_id: str | None = None
     """Whose create this was: a repeated create whose first answer got lost knows its own task again."""
     schema: int = SCHEMA
@@ -180,7 +190,7 @@ class Task:
             return TaskStatus.LEASED
         if self.is_cancelled:
             return TaskStatus.CANCELLATION_PENDING
-        if self.due_at is not None and self.due_at > now:
+        if self.due_at is None or self.due_at > now:  # never due: the generator of a paused schedule
             return TaskStatus.WAITING
         return TaskStatus.PENDING
 

@@ -8,6 +8,7 @@ Metrics, all with `oncetask.kind`:
   `retried`, `failed`, `expired`, `snoozed`, `interrupted`, `crashed`) and, where they failed, `error.type`.
 - `oncetask.tasks.cancelled`: tasks that this process cancelled.
 - `oncetask.tasks.done`: tasks that ended here, by `oncetask.outcome`.
+- `oncetask.occurrences`: occurrences that generators spawned here.
 - `oncetask.cancel.duration`: seconds from a cancel to the end of its task, by `oncetask.outcome`.
 """
 
@@ -80,6 +81,7 @@ class Telemetry:
         self._attempts = meter.create_counter("oncetask.attempts", "{attempt}", "Attempts that ended")
         self._cancelled = meter.create_counter("oncetask.tasks.cancelled", "{task}", "Tasks that were cancelled")
         self._done = meter.create_counter("oncetask.tasks.done", "{task}", "Tasks that ended")
+        self._occurrences = meter.create_counter("oncetask.occurrences", "{task}", "Occurrences that were spawned")
         self._cancel_duration = meter.create_histogram(
             "oncetask.cancel.duration",
             "s",
@@ -93,6 +95,14 @@ class Telemetry:
             self._count(transition)
             self._log(transition)
         except Exception:  # noqa: BLE001  # said where logging says of itself that it failed
+            traceback.print_exc()
+
+    def spawned(self, generator: Task, number: int) -> None:
+        """Tell of occurrences that were stored. Never raises, as `changed`."""
+        try:
+            if number:
+                self._occurrences.add(number, {"oncetask.kind": generator.kind})
+        except Exception:  # noqa: BLE001  # as above
             traceback.print_exc()
 
     def _log(self, transition: Transition) -> None:

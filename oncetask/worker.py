@@ -23,13 +23,15 @@ from oncetask.line import DueLine, batch_of
 from oncetask.processes import Processes, check_main, check_sendable
 from oncetask.running import Run, Surroundings
 from oncetask.slots import Slots
+from oncetask.timekeeping import Timekeeper, is_due_generator
 from oncetask.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Collection, Sequence
 
     from oncetask.app import App
     from oncetask.client import Client
+    from oncetask.clock import Now
     from oncetask.handlers import Handler
     from oncetask.lifecycle import Transition
     from oncetask.payload import Payload
@@ -98,9 +100,11 @@ class Worker:
         """
         async with self._working(handle_signals=handle_signals):
             feeding = asyncio.create_task(self._feed())
+            keeping = asyncio.create_task(self._timekeeper.keep(self._left_out))
             try:
                 await asyncio.shield(feeding)
             finally:
+                keeping.cancel()
                 await asyncio.shield(self._drain(feeding))
 
     async def stop(self) -> None:
@@ -136,13 +140,12 @@ class Worker:
         pause = _FIRST_PAUSE
         while not self._stopping:
             self._slots.changed.clear()
-            room = self._slots.room
             try:
-                if not room or len(self._runs) >= 2 * self._concurrency:
+                if self._is_full:
                     await self._line.rest()
                     await self._slots.changed.wait()
-                elif found := await self._line.take(room, self._slots.changed):
-                    await self._claim(found)
+                elif found := await self._line.take(self._slots.room, self._slots.changed):
+                    await self._take_on(found)
                 pause = _FIRST_PAUSE
             except StoreUnavailable as error:
                 _log.error("the store is unavailable; looking again in %s s: %s", pause, error)  # told
@@ -151,9 +154,37 @@ class Worker:
                 _log.exception("finding work failed; looking again in %s s", pause)
                 pause = await self._paused(pause)
 
-    async def _claim(self, found: list[Task]) -> None:
-        """Write the next step of each found task, all in one go, and start those that it claims."""
+    async def _take_on(self, found: list[Task]) -> None:
+        """Let generators that are due spawn, and claim the others."""
         now = await self._store.now()
+        generators = [task for task in found if is_due_generator(task, now)]
+        if not generators:
+            await self._claim(found, now)
+            return
+        ids = {task.id for task in generators}
+        others = [task for task in found if task.id not in ids]
+        ends = await asyncio.gather(self._claim(others, now), self._spawn(generators), return_exceptions=True)
+        for end in ends:
+            if end is not None:
+                raise end
+
+    async def _spawn(self, generators: list[Task]) -> None:
+        try:
+            await self._timekeeper.spawn(generators)
+        except BaseException:
+            self._line.forget(generators)
+            raise
+
+    def _left_out(self) -> Collection[str]:
+        """Give the kinds that the line does not look for at present."""
+        return self._handlers.keys() - (frozenset() if self._is_full else self._slots.room.kinds)
+
+    @property
+    def _is_full(self) -> bool:
+        return not self._slots.room or len(self._runs) >= 2 * self._concurrency
+
+    async def _claim(self, found: list[Task], now: Now) -> None:
+        """Write the next step of each found task, all in one go, and start those that it claims."""
         steps: list[Transition] = []
         for task in found:
             try:
@@ -243,6 +274,14 @@ class Worker:
             ahead = min(max(_READ_AHEAD * self._concurrency, _FEWEST_AHEAD), _MOST_AHEAD)
             ahead = max(ahead, *(handler.max_batch or 0 for handler in self._handlers.values()), 0)
             self._line = DueLine(self._store, self._handlers, ahead=ahead, poll=self._poll)
+            self._timekeeper = Timekeeper(
+                self._client,
+                {app.name for app in self._app.apps()},
+                self._app.schedules(),
+                horizon=self._poll,
+                note=self._line.note,
+            )
+            await self._timekeeper.start()
             self._slots = Slots(self._concurrency, self._handlers, processes=self._most_processes)
             self._watchdog = Watchdog(self._describe, after=_BLOCKED_SECONDS)
             self._processes = Processes()

@@ -36,6 +36,7 @@ FOREIGN_PREFIXES = (
 MAY_BLOCK = (
     ("<frozen importlib._bootstrap>", "_find_and_load"),  # a module is imported once, not per task
     ("google/cloud/firestore_v1/services/firestore/client.py", "__init__"),  # looks for a certificate, once
+    ("oncetask/recurrence/wallclock.py", "__init__"),  # the file of a zone is read once, not per task
     ("logging/__init__.py", "emit"),  # where log lines go is the user's choice; here pytest keeps them
 )
 """Where oncetask may block the loop: the end of a file's name, and a function in it that is being called."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from oncetask.lifecycle import Transition
     from oncetask.task import Outcome, Task, TaskStatus
 
-__all__ = ["Cursor", "Feed", "TaskFilter", "TaskStore", "Written"]
+__all__ = ["Cursor", "Feed", "Settings", "TaskFilter", "TaskStore", "Written"]
 
 T = TypeVar("T")
 
@@ -52,6 +52,18 @@ class TaskFilter:
     parent: str | None = None
     done: bool | None = None
     outcome: Outcome | None = None
+    generators: bool = False
+    """Only generators of recurrences."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an environment remembers beside its tasks, as it was read."""
+
+    fields: Mapping[str, Any]
+    """Names to JSON values; empty where nobody has written any."""
+    version: int
+    """The store's version of this record, on which the next write depends; 0: there is none yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +148,19 @@ class TaskStore(ABC):
 
     @abstractmethod
     async def due(
-        self, kinds: Collection[str], *, now: datetime, limit: int, after: Cursor | None = None
+        self,
+        kinds: Collection[str],
+        *,
+        now: datetime,
+        limit: int,
+        after: Cursor | None = None,
+        generators: bool = False,
     ) -> list[Task]:
         """Read the beginning of the due line.
 
         - Tasks of these kinds whose stored `dueAt` is an instant not after `now`, earliest first (then by id).
         - At most `limit`; fewer means that there are no more. `after` continues behind a place.
+        - `generators`: only those of recurrences.
         """
 
     @abstractmethod
@@ -181,6 +200,18 @@ class TaskStore(ABC):
     @abstractmethod
     async def stats(self) -> Mapping[str, Mapping[TaskStatus, int]]:
         """Count tasks by kind and status."""
+
+    @abstractmethod
+    async def settings(self) -> Settings:
+        """Read the settings of the environment."""
+
+    @abstractmethod
+    async def write_settings(self, before: Settings, changes: Mapping[str, Any]) -> Written:
+        """Set some fields of the settings to JSON values; others stay as they are.
+
+        - Refused where `before` is not the newest record any more, also where it is this very write that made the
+          newest one, and its answer got lost: whoever is refused reads again, and may find that it is as he wanted.
+        """
 
     @abstractmethod
     def watch_due(

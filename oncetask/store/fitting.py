@@ -14,7 +14,7 @@ from oncetask.task import Progress, cut
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["UnstorableResult", "check_size", "firestore_holds", "new_progress", "result_of"]
+__all__ = ["UnstorableResult", "check_size", "firestore_holds", "new_progress", "result_of", "stored_size"]
 
 _DEEPEST = 16  # Firestore nests maps 20 deep; the document and the field itself take some of them
 _LARGEST_DOCUMENT = 1_048_576
@@ -40,10 +40,7 @@ def check_size(*, data: object, result: object = None) -> None:
     }  # data may be somebody else's
     if sum(map(len, texts.values())) * _MOST_BYTES_PER_CHARACTER <= _LARGEST_VALUES:
         return
-    sizes = {
-        name: _firestore_size(value) if firestore_holds(value) else len(texts[name])
-        for name, value in (("data", data), ("result", result))
-    }
+    sizes = {"data": stored_size(data), "result": stored_size(result)}
     if sum(sizes.values()) > _LARGEST_VALUES:
         largest = max(sizes, key=lambda name: sizes[name])
         msg = (
@@ -51,6 +48,11 @@ def check_size(*, data: object, result: object = None) -> None:
             f"{_LARGEST_VALUES:,} (Firestore's document limit is 1 MiB): store it elsewhere and pass a reference"
         )
         raise PayloadTooLarge(msg)
+
+
+def stored_size(value: object) -> int:
+    """Give the bytes that a JSON value takes in a document."""
+    return _firestore_size(value) if firestore_holds(value) else len(json.dumps(value, default=str))
 
 
 def result_of(returned: object) -> Any:  # any JSON
@@ -88,11 +90,11 @@ def new_progress(fraction: float | None, message: str | None, data: object, *, a
 def _progress_data(data: object) -> Any:  # any JSON
     try:
         value = to_jsonable_python(data)
-        text = json.dumps(value, allow_nan=False)
+        json.dumps(value, allow_nan=False)
     except Exception as error:  # a serialiser is user code and may raise anything
         msg = f"data, a {type(data).__name__}, must be something that JSON can hold: {error}"
         raise TypeError(msg) from error
-    size = _firestore_size(value) if firestore_holds(value) else len(text)
+    size = stored_size(value)
     if size > _LARGEST_PROGRESS:
         msg = f"data takes {size:,} bytes; that of a progress may take {_LARGEST_PROGRESS:,}: pass a reference"
         raise PayloadTooLarge(msg)

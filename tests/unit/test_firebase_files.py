@@ -27,12 +27,13 @@ def definitions() -> dict[str, Any]:
 
 
 def test_composite_indexes(definitions: dict[str, Any]) -> None:
-    """What is due is found by kind, by lease owner and by being cancelled, in the order of ``dueAt``."""
+    """What is due is found by kind, lease owner, being cancelled and being a generator, in the order of ``dueAt``."""
     indexes = definitions["indexes"]
     assert [[tuple(field.values()) for field in index["fields"]] for index in indexes] == [
         [("kind", "ASCENDING"), ("dueAt", "ASCENDING")],
         [("leaseOwner", "ASCENDING"), ("dueAt", "ASCENDING")],
         [("isCancelled", "ASCENDING"), ("dueAt", "ASCENDING")],
+        [("isGenerator", "ASCENDING"), ("dueAt", "ASCENDING")],
     ]
     assert {(index["collectionGroup"], index["queryScope"]) for index in indexes} == {("onceTasks", "COLLECTION")}
 

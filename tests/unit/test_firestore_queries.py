@@ -25,20 +25,19 @@ def filters() -> Iterator[TaskFilter]:
     names = ("kind", "resource_key", "owner", "parent")
     for given in itertools.product((None, "x"), repeat=len(names)):
         texts: dict[str, Any] = dict(zip(names, given, strict=True))
-        for done, outcome in itertools.product((None, True, False), (None, Outcome.FAILED)):
-            yield TaskFilter(**texts, done=done, outcome=outcome)
+        for done, outcome, generators in itertools.product((None, True, False), (None, Outcome.FAILED), (False, True)):
+            yield TaskFilter(**texts, done=done, outcome=outcome, generators=generators)
 
 
 def sent() -> Iterator[Any]:
     """Give every query of the store."""
-    for after in (None, Cursor(T0, "x")):
-        yield queries.due(["a", "b"], now=T0, limit=5, after=after, after_name="x")
+    for after, generators in itertools.product((None, Cursor(T0, "x")), (False, True)):
+        yield queries.due(["a", "b"], now=T0, limit=5, after=after, after_name="x", generators=generators)
     yield queries.doorbell(["a", "b"], limit=5)
     yield queries.next_kind("")
     for which in filters():
         yield queries.filtered(which, limit=5, after_name="x")
-        for generators in (True, False):
-            yield queries.matching(which, generators=generators)
+        yield queries.matching(which)
     for unleased, cancelled in itertools.product((True, False), repeat=2):
         for due in (None, T0):
             yield queries.matching(TaskFilter(kind="a"), due=due, unleased=unleased, cancelled=cancelled)

@@ -180,9 +180,9 @@ class TestTriage:
         assert triage(a_task(schema=SCHEMA + 1, due_at=None, problems=problem), NOW) is Step.LEAVE
 
     @BOTH
-    def test_a_generator_is_left(self, has_cleanup: bool, next_step: Step) -> None:
+    def test_a_generator_spawns(self, has_cleanup: bool, next_step: Step) -> None:
         """A recurrence runs no handler."""
-        assert triage(a_task(recurrence={"cron": "* * * * *"}), NOW, has_cleanup=has_cleanup) is Step.LEAVE
+        assert triage(a_task(recurrence={"cron": "* * * * *"}), NOW, has_cleanup=has_cleanup) is Step.SPAWN
 
     @BOTH
     def test_a_cancelled_generator_is_ended(self, has_cleanup: bool, next_step: Step) -> None:

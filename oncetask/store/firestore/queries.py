@@ -33,12 +33,23 @@ def in_chunks(kinds: Collection[str]) -> Iterator[list[str]]:
         yield ordered[start : start + _MOST_DISJUNCTIONS]
 
 
-def due(kinds: Sequence[str], *, now: datetime, limit: int, after: Cursor | None, after_name: str) -> Any:
+def due(  # the port's arguments
+    kinds: Sequence[str],
+    *,
+    now: datetime,
+    limit: int,
+    after: Cursor | None,
+    after_name: str,
+    generators: bool = False,
+) -> Any:
     """Ask for the beginning of the due line; at most 30 kinds.
 
     Comparing with an instant finds instants only: neither nulls nor numbers.
     """
-    query = _ordered_by_due(_one_of("kind", kinds), _compared("dueAt", _Op.LESS_THAN_OR_EQUAL, now), limit=limit)
+    conditions = [_one_of("kind", kinds), _compared("dueAt", _Op.LESS_THAN_OR_EQUAL, now)]
+    if generators:
+        conditions.append(_IS_GENERATOR)
+    query = _ordered_by_due(*conditions, limit=limit)
     return _starting_behind(query, after, after_name)
 
 
@@ -73,7 +84,6 @@ def matching(
     due: datetime | None = None,
     unleased: bool = False,
     cancelled: bool = False,
-    generators: bool = False,
 ) -> Any:
     """Ask for tasks in no order, to count them; `due`: only those due at that instant."""
     more = []
@@ -81,8 +91,6 @@ def matching(
         more.append(_is_null("leaseOwner"))
     if cancelled:
         more.append(_compared("isCancelled", _Op.EQUAL, wanted=True))
-    if generators:
-        more.append(_compared(GENERATOR, _Op.EQUAL, wanted=True))
     if due is not None:
         more.append(_compared("dueAt", _Op.LESS_THAN_OR_EQUAL, due))
     return _query(*_conditions(which), *more)
@@ -107,6 +115,8 @@ def _conditions(which: TaskFilter) -> Iterator[Any]:
     ):
         if wanted is not None:
             yield _compared(field, _Op.EQUAL, wanted)
+    if which.generators:
+        yield _IS_GENERATOR
     if which.done is False:
         yield _is_null("outcome")
     elif which.done and which.outcome is None:
@@ -161,3 +171,6 @@ def _is_null(field: str) -> Any:
     condition.unary_filter.field.field_path = field
     condition.unary_filter.op = _Query.UnaryFilter.IS_NULL
     return condition
+
+
+_IS_GENERATOR = _compared(GENERATOR, _Op.EQUAL, wanted=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,14 @@ from google.cloud.firestore_v1.base_batch import BaseWriteBatch
 
 from oncetask.clock import StoreClock, SystemClock, from_micros
 from oncetask.errors import StoreUnavailable
-from oncetask.store import TaskFilter, TaskStore, Written
+from oncetask.store import Settings, TaskFilter, TaskStore, Written
 from oncetask.store.document import ABSENT, encode_changes
 from oncetask.store.firestore import queries
 from oncetask.store.firestore.commit import AtomicCommit
 from oncetask.store.firestore.connection import Connection
 from oncetask.store.firestore.rpc import RpcCounter
 from oncetask.store.firestore.session import Session
+from oncetask.store.firestore.settings import read_settings, write_settings
 from oncetask.store.firestore.stats import count_by_kind
 from oncetask.store.firestore.watches import watch_due, watch_tasks
 from oncetask.store.firestore.writes import Write, change, creation, document_of, removal, tried
@@ -112,17 +114,21 @@ class FirestoreStore(TaskStore):
             return [found.get(name) for name in names]
 
     async def due(
-        self, kinds: Collection[str], *, now: datetime, limit: int, after: Cursor | None = None
+        self,
+        kinds: Collection[str],
+        *,
+        now: datetime,
+        limit: int,
+        after: Cursor | None = None,
+        generators: bool = False,
     ) -> list[Task]:
         """Run one query for each 30 kinds, and merge."""
         async with self._use() as session:
             after_name = session.names.task(after.task_id) if after else ""
-            found = await asyncio.gather(
-                *(
-                    session.query(queries.due(part, now=now, limit=limit, after=after, after_name=after_name))
-                    for part in queries.in_chunks(kinds)
-                )
+            query = partial(
+                queries.due, now=now, limit=limit, after=after, after_name=after_name, generators=generators
             )
+            found = await asyncio.gather(*(session.query(query(part)) for part in queries.in_chunks(kinds)))
             return queries.first_due(itertools.chain(*found), limit=limit)
 
     async def apply(self, transitions: Sequence[Transition]) -> list[Written]:
@@ -170,7 +176,7 @@ class FirestoreStore(TaskStore):
             if _contradicts_itself(which):
                 return 0
             every, generators = await asyncio.gather(
-                session.count(queries.matching(which)), session.count(queries.matching(which, generators=True))
+                session.count(queries.matching(which)), session.count(queries.matching(replace(which, generators=True)))
             )
             return every - generators
 
@@ -178,6 +184,16 @@ class FirestoreStore(TaskStore):
         """Find the kinds by skipping through their index, then count each in parallel."""
         async with self._use() as session:
             return await count_by_kind(session, now=self.clock.now().earliest)
+
+    async def settings(self) -> Settings:
+        """Read the document of the environment."""
+        async with self._use() as session:
+            return await read_settings(session)
+
+    async def write_settings(self, before: Settings, changes: Mapping[str, Any]) -> Written:
+        """Commit the changed fields upon the version that was read."""
+        async with self._use() as session:
+            return await write_settings(session, before, changes)
 
     def watch_due(
         self, kinds: Collection[str], *, limit: int, after: Cursor | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -10,7 +11,7 @@ from urllib.parse import quote
 
 from oncetask.clock import Clock, StoreClock, SystemClock
 from oncetask.errors import OncetaskError, StoreUnavailable, Unsupported
-from oncetask.store import Cursor, Feed, TaskFilter, TaskStore, Written
+from oncetask.store import Cursor, Feed, Settings, TaskFilter, TaskStore, Written
 from oncetask.store.sqlite.bell import Bell, FileBell
 from oncetask.store.sqlite.connection import Connection, Transaction
 from oncetask.store.sqlite.reading import Reader
@@ -114,10 +115,17 @@ class SqliteStore(TaskStore):
         return await self._read(lambda sql: self._reader.get(sql, task_ids))
 
     async def due(
-        self, kinds: Collection[str], *, now: datetime, limit: int, after: Cursor | None = None
+        self,
+        kinds: Collection[str],
+        *,
+        now: datetime,
+        limit: int,
+        after: Cursor | None = None,
+        generators: bool = False,
     ) -> list[Task]:
         """Merge the lines of the kinds."""
-        return await self._read(lambda sql: self._reader.due(sql, kinds, now=now, limit=limit, after=after))
+        due = partial(self._reader.due, kinds=kinds, now=now, limit=limit, after=after, generators=generators)
+        return await self._read(due)
 
     async def apply(self, transitions: Sequence[Transition]) -> list[Written]:
         """Update where the version is still the one that the change came from."""
@@ -173,6 +181,25 @@ class SqliteStore(TaskStore):
     async def stats(self) -> Mapping[str, Mapping[TaskStatus, int]]:
         """Count by kind and status in one query."""
         return await self._read(self._reader.stats)
+
+    async def settings(self) -> Settings:
+        """Read the row of the environment."""
+        return await self._read(self._reader.settings)
+
+    async def write_settings(self, before: Settings, changes: Mapping[str, Any]) -> Written:
+        """Insert the row, or update it where the version is still the one that was read."""
+
+        def write(tx: Transaction) -> Written:
+            fields = json.dumps({**before.fields, **changes})
+            if before.version:
+                statement = "UPDATE settings SET fields = ?, version = ? WHERE env = ? AND version = ?"
+                values: tuple[object, ...] = (fields, tx.version, self.env, before.version)
+            else:
+                statement = "INSERT INTO settings (fields, version, env) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+                values = (fields, tx.version, self.env)
+            return Written(tx.version) if tx.sql.execute(statement, values).rowcount else Written()
+
+        return await self._write(write)
 
     @asynccontextmanager
     async def watch_due(

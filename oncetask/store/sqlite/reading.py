@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import json
 from typing import TYPE_CHECKING, Any
 
 from oncetask.clock import to_micros
+from oncetask.store import Settings
 from oncetask.store.sqlite.schema import COLUMNS, task_of
 from oncetask.task import TaskStatus
 
@@ -31,7 +33,7 @@ _STATUS = """
     CASE WHEN outcome IN ('completed', 'failed', 'cancelled', 'expired') THEN 'done-' || outcome
          WHEN leaseOwner IS NOT NULL AND leasedUntil > :now THEN 'leased'
          WHEN isCancelled THEN 'cancellation-pending'
-         WHEN dueAt > :now THEN 'waiting'
+         WHEN dueAt IS NULL OR dueAt > :now THEN 'waiting'
          ELSE 'pending' END
 """  # as Task.status_at says; the contract suite holds the two together
 
@@ -77,11 +79,18 @@ class Reader:
         return [tasks.get(i) for i, _ in marks]
 
     def due(
-        self, sql: sqlite3.Connection, kinds: Collection[str], *, now: datetime, limit: int, after: Cursor | None
+        self,
+        sql: sqlite3.Connection,
+        kinds: Collection[str],
+        *,
+        now: datetime,
+        limit: int,
+        after: Cursor | None,
+        generators: bool,
     ) -> list[Task]:
         """Read the beginning of the due line."""
-        read_at = self.read_at()
-        rows = self._line(sql, COLUMNS, kinds, until=to_micros(now), limit=limit, after=after)
+        read_at, until = self.read_at(), to_micros(now)
+        rows = self._line(sql, COLUMNS, kinds, until=until, limit=limit, after=after, generators=generators)
         return [task_of(row[1:], read_at) for row in rows]
 
     def front(self, sql: sqlite3.Connection, kinds: Collection[str], *, limit: int, after: Cursor | None) -> Marks:
@@ -102,6 +111,11 @@ class Reader:
         query = f"SELECT count(*) FROM tasks WHERE env = ? AND recurrence IS NULL{where}"  # noqa: S608  # ours
         return int(sql.execute(query, (self._env, *values)).fetchone()[0])
 
+    def settings(self, sql: sqlite3.Connection) -> Settings:
+        """Read the settings of the environment."""
+        row = sql.execute("SELECT fields, version FROM settings WHERE env = ?", (self._env,)).fetchone()
+        return Settings({}, 0) if row is None else Settings(json.loads(row[0]), row[1])
+
     def stats(self, sql: sqlite3.Connection) -> dict[str, dict[TaskStatus, int]]:
         """Count by kind and status in one query."""
         query = f"SELECT kind, {_STATUS}, count(*) FROM tasks WHERE env = :env GROUP BY 1, 2"  # noqa: S608  # ours
@@ -119,9 +133,11 @@ class Reader:
         until: int,
         limit: int,
         after: Cursor | None,
+        generators: bool = False,
     ) -> Iterator[tuple[Any, ...]]:
         """Merge the lines of the kinds; each is an index that is read only as far as the merge goes."""
         query = f"SELECT dueAt, {columns} FROM tasks WHERE env = ? AND kind = ? AND dueAt <= ? AND (dueAt, id) > (?, ?)"  # noqa: S608  # names of ours
+        query += " AND recurrence IS NOT NULL" if generators else ""
         start = (-_FAR, "") if after is None else (to_micros(after.due_at), after.task_id)
         lines = [
             sql.execute(f"{query} ORDER BY dueAt, id LIMIT ?", (self._env, kind, until, *start, limit))
@@ -148,6 +164,8 @@ def _where(which: TaskFilter) -> tuple[str, Sequence[object]]:
     }
     given = {name: value for name, value in equal.items() if value is not None}
     clauses = [f" AND {name} = ?" for name in given]
+    if which.generators:
+        clauses.append(" AND recurrence IS NOT NULL")
     if which.done is not None:
         clauses.append(f" AND outcome IS {'NOT ' if which.done else ''}NULL")
     return "".join(clauses), list(given.values())

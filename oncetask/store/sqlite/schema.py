@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["COLUMNS", "insert_row", "prepare", "task_of", "update_of"]
 
-_VERSION = 1
+_VERSION = 2
 _INSTANTS = frozenset(INSTANTS.values())
+_IN_RECURRENCE = frozenset({"dtstart", "exdates", "pausedAt"})
 _TEXTS = frozenset({"data", "result", "errors", "progress", "recurrence"})
 _FIELDS = (*FIELDS.values(), "dataJson", "resultJson")
 COLUMNS = ", ".join(("id", "version", *_FIELDS))
@@ -42,6 +43,8 @@ _CREATE = (
     "CREATE INDEX IF NOT EXISTS keys ON tasks (env, resourceKey, id) WHERE resourceKey IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS owners ON tasks (env, owner, id) WHERE owner IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS parents ON tasks (env, parentRecurrenceId, id) WHERE parentRecurrenceId IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS generators ON tasks (env, kind, dueAt, id) WHERE recurrence IS NOT NULL",
+    "CREATE TABLE IF NOT EXISTS settings (env TEXT PRIMARY KEY, version INTEGER NOT NULL, fields TEXT NOT NULL)",
     f"PRAGMA user_version = {_VERSION}",
 )
 
@@ -105,6 +108,12 @@ def _from_column(name: str, value: Any) -> Any:  # whatever the column holds
     return value
 
 
+def _as_instants(value: Any) -> Any:  # JSON of anybody
+    if isinstance(value, list):
+        return [_as_instants(item) for item in value]
+    return from_micros(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _instant_to_json(value: object) -> int:
     if isinstance(value, datetime):
         return to_micros(value)
@@ -113,7 +122,9 @@ def _instant_to_json(value: object) -> int:
 
 
 def _with_instants(name: str, read: Any) -> Any:  # JSON of anybody
-    """Turn the `at` of our own structures back into an instant."""
+    """Turn the `at` of our own structures back into an instant, and whatever is one in a recurrence."""
+    if name == "recurrence" and isinstance(read, dict):
+        return {key: _as_instants(value) if key in _IN_RECURRENCE else value for key, value in read.items()}
     entries = read if name == "errors" and isinstance(read, list) else [read] if name == "progress" else []
     for entry in entries:
         if isinstance(entry, dict) and isinstance(entry.get("at"), int):

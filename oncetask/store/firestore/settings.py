@@ -1,0 +1,52 @@
+"""The document of an environment, beside which its tasks are: read, and written on the version that was read."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from google.cloud.firestore_v1.types import write as write_types
+
+from oncetask.store import Settings, Written
+from oncetask.store.firestore.codec import micros, read_value, set_micros, write_value
+from oncetask.store.firestore.faults import REFUSALS
+from oncetask.store.firestore.rpc import RpcFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from oncetask.store.firestore.session import Session
+
+__all__ = ["read_settings", "write_settings"]
+
+_Write: Any = write_types.Write.pb()
+
+
+async def read_settings(session: Session) -> Settings:
+    """Read the settings. Raises StoreUnavailable."""
+    ask = partial(session.rpc.batch_get, [session.names.settings])
+    (answer,) = await session.retrier.run("reading the settings", ask)
+    if not answer.HasField("found"):
+        return Settings({}, 0)
+    fields = answer.found.fields
+    return Settings({name: read_value(fields[name]) for name in fields}, micros(answer.found.update_time))
+
+
+async def write_settings(session: Session, before: Settings, changes: Mapping[str, Any]) -> Written:
+    """Set fields upon the version that was read. Raises StoreUnavailable."""
+    pb = _Write()
+    pb.update.name = session.names.settings
+    pb.update_mask.SetInParent()
+    for name, value in changes.items():
+        pb.update_mask.field_paths.append(name)
+        write_value(pb.update.fields[name], value)
+    if before.version:
+        set_micros(pb.current_document.update_time, before.version)
+    else:
+        pb.current_document.exists = False
+    try:
+        send = partial(session.rpc.commit, [pb])
+        answer = await session.retrier.run("writing the settings", send, expected=REFUSALS)
+    except RpcFailed:
+        return Written()
+    return Written(micros(answer.write_results[0].update_time))

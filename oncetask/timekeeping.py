@@ -1,0 +1,185 @@
+"""The schedules of a worker: brought about at its start, and kept while it works.
+
+A generator that is due takes no slot: it is looked after also when all of them are taken. One atomic commit writes its
+occurrences and moves it on; of several workers that try, one succeeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from oncetask import lifecycle
+from oncetask.errors import InvalidRecurrence, StoreUnavailable
+from oncetask.lifecycle import Step, triage
+from oncetask.recurrence import MOST_AT_ONCE, Recurrence, plan
+from oncetask.schedules import reconcile
+from oncetask.store.fitting import stored_size
+from oncetask.task import occurrence_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from oncetask.client import Client
+    from oncetask.clock import Now
+    from oncetask.lifecycle import Transition
+    from oncetask.schedules import Schedule
+    from oncetask.task import Task
+
+__all__ = ["Timekeeper", "is_due_generator"]
+
+_AT_ONCE = 16
+_TRIES = 5
+_MOST_BYTES = 3_000_000  # of a commit: the emulator takes 4 MiB, production 10
+_BYTES_AROUND = 2_000  # names, instants and ids of an occurrence
+_GLANCE_SECONDS = 1.0
+_PAUSE_SECONDS = 10.0
+_PAGE = 100
+_log = logging.getLogger("oncetask")
+
+
+class Timekeeper:
+    """Spawns the occurrences of generators that are due."""
+
+    def __init__(
+        self,
+        client: Client,
+        apps: Collection[str],
+        schedules: Sequence[Schedule],
+        *,
+        horizon: float,
+        note: Callable[[str, int], None],
+    ) -> None:
+        """`apps`: the names of the Apps that declare `schedules`, also of those that declare none.
+
+        `horizon`: seconds between looks at kinds that are left out. `note`: is told the id and version of every write.
+        """
+        self._store, self._telemetry = client.store, client.telemetry
+        self._apps, self._schedules = apps, schedules
+        self._horizon = horizon
+        self._note = note
+        self._is_behind = False
+        self._few = asyncio.Semaphore(_AT_ONCE)
+
+    async def start(self) -> None:
+        """Bring about what is declared; where the store does not answer, `keep` tries again."""
+        try:
+            await reconcile(self._store, self._apps, self._schedules, self._telemetry)
+        except StoreUnavailable as error:
+            _log.error("the declared schedules are not brought about yet: %s", error)  # told
+            self._is_behind = True
+        else:
+            self._is_behind = False
+
+    async def keep(self, left_out: Callable[[], Collection[str]]) -> None:
+        """Spawn what is due of the kinds that are `left_out` at present, for ever: the worker's line finds the others.
+
+        It leaves out kinds whose slots are all taken; but their schedules go on.
+        """
+        while True:
+            try:
+                pause = await self._look(left_out())
+            except StoreUnavailable as error:
+                _log.error("schedules wait for the store, and are looked at again in %s s: %s", _PAUSE_SECONDS, error)
+                pause = _PAUSE_SECONDS
+            except Exception:  # noqa: BLE001  # a worker whose schedules stood still would be missed only in the morning
+                _log.exception("looking at schedules failed; again in %s s", _PAUSE_SECONDS)
+                pause = _PAUSE_SECONDS
+            await asyncio.sleep(pause)
+
+    async def spawn(self, generators: Sequence[Task]) -> None:
+        """Let generators that are due spawn. Raises StoreUnavailable, after the others."""
+        outcomes = await asyncio.gather(*map(self._spawn, generators), return_exceptions=True)
+        for task, outcome in zip(generators, outcomes, strict=True):
+            if outcome is not None and not isinstance(outcome, StoreUnavailable):
+                _log.error("schedule %s could not spawn", task.id, exc_info=outcome)
+        for outcome in outcomes:
+            if isinstance(outcome, StoreUnavailable):
+                raise outcome
+
+    async def _look(self, kinds: Collection[str]) -> float:
+        """Spawn what is due of these kinds; gives the seconds until the next look."""
+        if self._is_behind:
+            await self.start()
+        if not kinds:
+            return _GLANCE_SECONDS
+        until = (await self._store.now()).latest + timedelta(seconds=self._horizon)
+        found = await self._store.due(kinds, now=until, limit=_PAGE, generators=True)
+        now = self._store.clock.now()
+        due = [task for task in found if is_due_generator(task, now)]
+        await self.spawn(due)
+        waits = [(task.due_at - now.latest).total_seconds() for task in found if task.due_at is not None]
+        return min([wait for wait in waits if wait > 0] + [_GLANCE_SECONDS if due else self._horizon])
+
+    async def _spawn(self, task: Task) -> None:
+        async with self._few:
+            for _ in range(_TRIES):
+                if await self._step(task):
+                    return
+                (newest,) = await self._store.get([task.id])
+                if newest is None or newest.version != task.version:
+                    return  # somebody else was faster, or has changed it
+            _log.error("schedule %s could not spawn: its last occurrence changes all the time", task.id)
+
+    async def _step(self, task: Task) -> bool:
+        """Write the next step of a generator; False: it was refused."""
+        now = self._store.clock.now()
+        try:
+            recurrence = Recurrence.from_fields(task.recurrence or {})
+        except InvalidRecurrence as error:
+            return await self._reject(task, str(error), now)
+        previous = await self._previous(task) if recurrence.overlap != "allow" else None
+        is_busy = previous is not None and previous.outcome is None
+        planned = plan(
+            recurrence,
+            task.wait_until,
+            now=max(now.latest, task.wait_until),
+            until=task.deadline,
+            is_busy=is_busy,
+            most=_how_many(task),
+        )
+        replaced = previous if recurrence.overlap == "cancel-previous" else None
+        steps, occurrences = lifecycle.spawn(task, planned, now=now, previous=replaced)
+        written = await self._store.commit(steps, occurrences, None)
+        impossible = next((one.error for one in written if one.error is not None), None)
+        if impossible is not None:
+            return await self._reject(task, f"its occurrences cannot be written: {impossible}", now)
+        for step, one in zip(steps, written, strict=True):
+            if one.version is not None:
+                self._stored(step, one.version)
+        if written[0].applied:
+            self._telemetry.spawned(task, len(occurrences))
+        return written[0].applied
+
+    async def _previous(self, task: Task) -> Task | None:
+        """Read the last occurrence."""
+        if task.occurrence_timestamp is None:
+            return None
+        (found,) = await self._store.get([occurrence_id(task.id, task.occurrence_timestamp)])
+        return found if found is not None and found.parent_recurrence_id == task.id else None
+
+    async def _reject(self, task: Task, why: str, now: Now) -> bool:
+        """End a generator of which nothing can come any more, with the reason."""
+        step = lifecycle.reject(task, now=now, why=why)
+        (written,) = await self._store.apply([step])
+        if written.error is not None:
+            raise written.error
+        if written.version is not None:
+            self._stored(step, written.version)
+        return written.applied
+
+    def _stored(self, step: Transition, version: int) -> None:
+        self._note(step.before.id, version)
+        self._telemetry.changed(step)
+
+
+def is_due_generator(task: Task, now: Now) -> bool:
+    """Tell whether a found task is a generator that has to spawn."""
+    return lifecycle.is_generator(task) and triage(task, now) is Step.SPAWN
+
+
+def _how_many(task: Task) -> int:
+    """Give how many occurrences of a generator fit into one commit."""
+    return max(1, min(MOST_AT_ONCE, _MOST_BYTES // (stored_size(task.data) + _BYTES_AROUND)))
