@@ -41,6 +41,7 @@ M = TypeVar("M", bound="Middleware")
 Lifespan = Callable[[], AbstractAsyncContextManager[object]]
 
 DEFAULT_TIMEOUT = 300.0
+_DEFAULT_NAME = "default"
 
 
 class Registers(Protocol[P]):
@@ -62,7 +63,7 @@ class App:
 
     def __init__(
         self,
-        name: str = "default",
+        name: str = _DEFAULT_NAME,
         *,
         timeout: Duration = DEFAULT_TIMEOUT,
         deadline: datetime | None = None,
@@ -198,6 +199,14 @@ class App:
         schedule.check()
         self._refuse_second_schedule([schedule])
         self._schedules.append(schedule)
+
+    def names(self) -> set[str]:
+        """Give the names under which this App may have declared schedules, now or in an earlier version of the code.
+
+        An included App that declares none and has no name of its own is not asked: some other service's has that too.
+        """
+        own = [app.name for app in self.apps() if app._schedules or app.name != _DEFAULT_NAME]  # noqa: SLF001  # as below
+        return {self.name, *own}
 
     def schedules(self) -> list[Schedule]:
         """Give the declared schedules, included ones too."""

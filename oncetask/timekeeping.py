@@ -52,7 +52,7 @@ class Timekeeper:
         horizon: float,
         note: Callable[[str, int], None],
     ) -> None:
-        """`apps`: the names of the Apps that declare `schedules`, also of those that declare none.
+        """`apps`: the names of the Apps that declare `schedules`, or have done so in an earlier version.
 
         `horizon`: seconds between looks at kinds that are left out. `note`: is told the id and version of every write.
         """

@@ -106,6 +106,7 @@ class Worker:
             finally:
                 keeping.cancel()
                 await asyncio.shield(self._drain(feeding))
+                await asyncio.wait({keeping})
 
     async def stop(self) -> None:
         """Claim nothing more, wait `grace` for what runs, abort the rest, and give back what was aborted."""
@@ -276,7 +277,7 @@ class Worker:
             self._line = DueLine(self._store, self._handlers, ahead=ahead, poll=self._poll)
             self._timekeeper = Timekeeper(
                 self._client,
-                {app.name for app in self._app.apps()},
+                self._app.names(),
                 self._app.schedules(),
                 horizon=self._poll,
                 note=self._line.note,

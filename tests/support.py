@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from oncetask.clock import Now
+from oncetask.clock import Now, StoreClock
 from oncetask.lifecycle import Transition, due_at
 from oncetask.store import Feed, TaskStore, Written
 from oncetask.task import Task
@@ -105,9 +105,49 @@ async def until(feed: Feed[T], condition: Callable[[T], object], *, seconds: flo
         raise AssertionError(f"no such value within {seconds} s; the last one was {last!r}") from None
 
 
+def not_none(value: T | None) -> T:
+    """Give a value that is there."""
+    assert value is not None
+    return value
+
+
 async def commit_one(
     store: TaskStore, transition: Transition, creates: Sequence[Task], batch: object | None
 ) -> Written:
     """Commit the change of a single task."""
     (written,) = await store.commit([transition], creates, batch)
     return written
+
+
+class Shift:
+    """How far a test has moved a store's time on; several stores may share one."""
+
+    def __init__(self) -> None:
+        self.distance = timedelta()
+
+    def advance(self, seconds: float) -> None:
+        """Let all of them be so much later at once."""
+        self.distance += timedelta(seconds=seconds)
+
+    def of(self, store: TaskStore) -> None:
+        """Put a store under this: what decides about its tasks takes its time from `store.clock`."""
+        store.clock = _ShiftedClock(store.clock, self)
+
+
+class _ShiftedClock(StoreClock):
+    def __init__(self, clock: StoreClock, shift: Shift) -> None:
+        self._own, self._shift = clock, shift
+        self.known = True
+
+    def monotonic(self) -> float:
+        """Give the local reading."""
+        return self._own.monotonic()
+
+    def observe(self, store_time: datetime, *, asked: float) -> None:
+        """Learn from an answer."""
+        self._own.observe(store_time, asked=asked)
+
+    def now(self) -> Now:
+        """Give the store's present, moved on."""
+        now = self._own.now()
+        return Now(now.earliest + self._shift.distance, now.latest + self._shift.distance)
