@@ -57,8 +57,12 @@ class Schedule:
         return f"{self.app}:{self.name}"
 
     def check(self) -> None:
-        """Raise what `enqueue` would raise, but for a rule that has run out."""
-        check_task_id(self.task_id)
+        """Raise what `enqueue` would raise, but for a rule that has run out by now."""
+        try:
+            check_task_id(self.task_id)
+        except ValueError as error:
+            msg = f"name {self.name!r} in app {self.app!r} gives the id of a task, and {error}"
+            raise ValueError(msg) from error
         self.generator(Now(EPOCH, EPOCH))
 
     def generator(self, now: Now) -> Task:
