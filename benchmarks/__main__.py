@@ -1,4 +1,4 @@
-"""How fast one worker drains no-op tasks, how soon cancels and time limits arrive, and what that costs.
+"""How fast one worker drains no-op tasks, how soon cancels, time limits and instants arrive, and what that costs.
 
 `python -m benchmarks --help` tells its options.
 
@@ -18,9 +18,10 @@ import sys
 import tempfile
 import time
 import uuid
+from contextlib import AsyncExitStack
 from pathlib import Path
 
-from benchmarks import cancelling, limits
+from benchmarks import cancelling, limits, recurring
 from oncetask import App, Client, Context, Payload, Worker, connect
 from tests.emulator import running_emulator
 
@@ -42,6 +43,7 @@ BARS = {
         "concurrent_limits_own": "all of 1,000",
     },
 }
+RACE = {"race_run_once": "all of 5,000", "race_run_more_often": "none", "race_run_never": "none"}
 app = App("benchmark")
 
 
@@ -86,6 +88,9 @@ async def measure(url: str, tasks: int, concurrency: int, cancels: int) -> dict[
         figures |= await cancelling.bulk(client, tasks)
     async with connect(url, env=f"bench-{uuid.uuid4().hex[:8]}") as client:
         figures |= await limits.measure(client, cancels, many=1_000)
+    async with AsyncExitStack() as stack:
+        env = f"bench-{uuid.uuid4().hex[:8]}"
+        figures |= await recurring.instants(lambda: stack.enter_async_context(connect(url, env=env)))
     return figures
 
 
@@ -133,7 +138,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     asked = parser.parse_args()
     logging.getLogger("oncetask").setLevel(logging.CRITICAL)  # a thousand time limits are reached on purpose
-    results = {}
+    results, rules = {}, recurring.rules()
     for store in asked.stores:
         if store == "sqlite":
             with tempfile.TemporaryDirectory() as folder:
@@ -145,13 +150,24 @@ def main() -> None:
                 url = f"firestore://bench-{uuid.uuid4().hex[:8]}"
                 results[store] = asyncio.run(measure(url, asked.tasks, asked.concurrency, asked.cancels))
     if asked.json:
-        print(json.dumps({"python": platform.python_version(), "cpus": os.cpu_count(), "stores": results}, indent=2))
+        print(
+            json.dumps(
+                {"python": platform.python_version(), "cpus": os.cpu_count(), "rules": rules, "stores": results},
+                indent=2,
+            )
+        )
         return
+    show("rules of ten years ago", rules, {"next_after_worst_ms": "at most 5"})
     for store, figures in results.items():
-        print(f"{store}: {asked.tasks} no-op tasks, one worker, concurrency {asked.concurrency}")
-        for name, figure in figures.items():
-            bar = BARS[store].get(name, "")
-            print(f"  {name.replace('_', ' '):34} {figure:12,.2f}  {bar}".rstrip())
+        title = f"{store}: {asked.tasks} no-op tasks, one worker, concurrency {asked.concurrency}"
+        show(title, figures, {**BARS[store], **RACE})
+
+
+def show(title: str, figures: dict[str, float], bars: dict[str, str]) -> None:
+    """Print figures, with what they should be."""
+    print(title)
+    for name, figure in figures.items():
+        print(f"  {name.replace('_', ' '):34} {figure:12,.2f}  {bars.get(name, '')}".rstrip())
 
 
 if __name__ == "__main__":
