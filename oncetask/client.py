@@ -290,7 +290,7 @@ class Client:
     async def resume_schedule(self, task_id: str) -> bool:
         """Let a paused generator go on from now; what it missed meanwhile is not caught up with.
 
-        False: it is not paused. Raises as `pause_schedule`.
+        One whose rule has ended meanwhile is completed. False: it is not paused. Raises as `pause_schedule`.
         """
         return await self._changes.of([await self._generator(task_id)], lifecycle.resume) == 1
 

@@ -13,6 +13,7 @@ import logging
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from oncetask import lifecycle
 from oncetask.clock import EPOCH, Now
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Found", "Schedule", "prune", "reconcile", "survey"]
 
-_FIELD = "schedules"
+_FIELD, _PRUNED = "schedules", "pruned"
 _CHUNK = 500
 _APP, _NAME = lifecycle.DECLARED_BY
 _log = logging.getLogger("oncetask")
@@ -131,23 +132,43 @@ async def survey(store: TaskStore) -> list[Found]:
     return [_found(task, declared, last) for task in generators]
 
 
-async def prune(store: TaskStore, vanished: Sequence[Task], telemetry: Telemetry) -> int:
-    """Cancel generators that no code declares any more; counts those that this call cancelled."""
-    number, left = 0, list(vanished)
-    while left:
-        now = await store.now()
-        transitions = [step for task in left if (step := lifecycle.prune(task, now=now)) is not None]
+async def prune(store: TaskStore, vanished: Sequence[Task], telemetry: Telemetry) -> list[str]:
+    """Cancel generators that no code declares any more; gives the ids of those that this call cancelled.
+
+    Raises StoreUnavailable, or the error of a task that cannot be written.
+    """
+    pruned: dict[str, Task] = {}
+    left = list(vanished)
+    while left or pruned:
+        settings, now = await store.settings(), await store.now()
+        gone = [task for task in left if _is_vanished(task, _declared(settings))]
+        steps = [step for task in gone if (step := lifecycle.prune(task, now=now)) is not None]
         refused: list[str] = []
-        for step, written in zip(transitions, await store.apply(transitions), strict=True):
-            if written.error is not None:
-                raise written.error
-            if written.applied:
-                telemetry.changed(step)
-                number += 1
+        for step in steps:
+            if await _applied(store, step, telemetry):
+                pruned[step.before.id] = step.before
             else:
                 refused.append(step.before.id)
+        # A start may have read the settings before this, and found its schedule as it declares it: it writes them
+        # last, so that it is refused by this, or this by it. Whoever is refused looks again.
+        written = await store.write_settings(settings, {_PRUNED: uuid4().hex})
+        if written.applied and not refused:
+            break
         left = [task for task in await store.get(refused) if task is not None]
-    return number
+        declared = _declared(await store.settings())
+        for task in [task for task in pruned.values() if not _is_vanished(task, declared)]:
+            await _bring_back(store, task, telemetry)
+            del pruned[task.id]
+    return list(pruned)
+
+
+async def _bring_back(store: TaskStore, task: Task, telemetry: Telemetry) -> None:
+    """Undo the pruning of a generator that somebody declared at the same moment."""
+    while True:
+        (found,) = await store.get([task.id])
+        step = None if found is None else lifecycle.redeclare(found, task)
+        if step is None or await _applied(store, step, telemetry):
+            return
 
 
 async def _bring_about(store: TaskStore, schedule: Schedule, telemetry: Telemetry) -> None:
@@ -199,6 +220,12 @@ def _declared(settings: Settings) -> dict[str, dict[str, str]]:
     return {str(app): dict(names) for app, names in stored.items() if isinstance(names, dict)}
 
 
+def _is_vanished(task: Task, declared: Mapping[str, Mapping[str, str]]) -> bool:
+    """Tell whether an App declared a generator, and does not do so any more."""
+    app, name = ((task.recurrence or {}).get(field) for field in lifecycle.DECLARED_BY)
+    return app is not None and str(name) not in declared.get(str(app), {})
+
+
 async def _generators(store: TaskStore) -> AsyncIterator[Task]:
     after: str | None = None
     while True:
@@ -212,7 +239,6 @@ async def _generators(store: TaskStore) -> AsyncIterator[Task]:
 
 def _found(task: Task, declared: Mapping[str, Mapping[str, str]], last: Mapping[str, Task]) -> Found:
     fields = task.recurrence or {}
-    app, name = fields.get(_APP), fields.get(_NAME)
     last_id = occurrence_id(task.id, task.occurrence_timestamp) if task.occurrence_timestamp else None
     problem, recurrence = "; ".join(task.problems), None
     try:
@@ -224,7 +250,7 @@ def _found(task: Task, declared: Mapping[str, Mapping[str, str]], last: Mapping[
         recurrence=recurrence,
         problem=problem,
         last=last.get(last_id or ""),
-        is_vanished=app is not None and name not in declared.get(str(app), {}),
+        is_vanished=_is_vanished(task, declared),
     )
 
 

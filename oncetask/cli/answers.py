@@ -58,18 +58,25 @@ def named(text: str, ids: Sequence[str]) -> list[str]:
 
 
 def report(
-    output: Output, answers: Answers, *, done: str, refused: str, reasons: Sequence[str], unfit: Sequence[str] = ()
+    output: Output,
+    answers: Answers,
+    *,
+    done: str,
+    refused: str,
+    reasons: Sequence[str],
+    unfit: Sequence[str] = (),
+    what: str = "task",
 ) -> None:
     """Tell what became of each id.
 
     `done`, `refused`: what the two answers are called in JSON, and the first in texts; `reasons`: why tasks were
-    refused; `unfit`: what is wrong with ids that cannot be one. Raises BadInput for these, else NotDone where not
-    everything was changed.
+    refused; `unfit`: what is wrong with ids that cannot be meant; `what`: what is changed. Raises BadInput for the
+    unfit, else NotDone where not everything was changed.
     """
     if output.as_json:
         output.document({done: answers.changed, refused: answers.refused, "notFound": answers.missing})
     else:
-        output.text(f"{done} {how_many(len(answers.changed))}")
+        output.text(f"{done} {how_many(len(answers.changed), what)}")
     problems = [*unfit, *named("not found", answers.missing), *reasons]
     if unfit:
         number = len(answers.changed)

@@ -14,6 +14,7 @@ from oncetask.cli.output import Output
 from oncetask.cli.records import how_many
 from oncetask.cli.session import place, with_client
 from oncetask.payload import check_kind, check_resource_key, sort_out_ids
+from oncetask.store import TaskFilter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["cancel"]
 
+_MOST_SCHEDULES = 1_000
 _WAYS = (["ids"], ["--resource-key"], ["--kind", "--resource-key"], ["--all-of-kind"])
 
 
@@ -99,8 +101,12 @@ def _cancel_ids(output: Output, ids: list[str], store: str | None, env: str | No
 
 def _cancel_kind(output: Output, kind: str, store: str | None, env: str | None, *, yes: bool) -> None:
     def question() -> str:
-        number, where = with_client(store, env, lambda client: _count_open(client, kind))
-        what = "the only open task" if number == 1 else f"all {how_many(number, 'open task')}"
+        tasks, schedules, where = with_client(store, env, lambda client: _count_open(client, kind))
+        many = [how_many(tasks, "open task")] if tasks or not schedules else []
+        many += [how_many(schedules, "schedule")] if schedules else []
+        what = " and ".join(many)
+        if len(many) == 1:
+            what = f"the only {what.removeprefix('1 ')}" if tasks + schedules == 1 else f"all {what}"
         return f"Cancel {what} of kind {kind} in environment {where}?"
 
     if not yes:
@@ -113,8 +119,11 @@ def _cancel_kind(output: Output, kind: str, store: str | None, env: str | None, 
     _cancel_all(output, store, env, lambda client: client.cancel_tasks_by_kind(kind), which=f"of kind {kind!r}")
 
 
-async def _count_open(client: Client, kind: str) -> tuple[int, str]:
-    return await client.pending_count(kind), client.store.env
+async def _count_open(client: Client, kind: str) -> tuple[int, int, str]:
+    """Count open tasks and, by themselves, schedules (the first thousand): a cancel of a kind ends those as well."""
+    open_schedules = TaskFilter(kind=kind, done=False, generators=True)
+    schedules = len(await client.store.find(open_schedules, limit=_MOST_SCHEDULES))
+    return await client.pending_count(kind), schedules, client.store.env
 
 
 def _cancel_key(output: Output, kind: str | None, key: str, store: str | None, env: str | None) -> None:

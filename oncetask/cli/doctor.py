@@ -3,45 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Literal
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from oncetask.cli.exits import NotDone
+from oncetask.cli.findings import Finding, Unhandled, examine, of_schedules
 from oncetask.cli.options import AppOption, Env, Json, Store
 from oncetask.cli.output import Output, printable
-from oncetask.cli.records import ago, how_many, iso
+from oncetask.cli.records import iso
 from oncetask.cli.session import place, with_client
 from oncetask.cli.targets import load_app
+from oncetask.schedules import survey
 from oncetask.store import TaskFilter
-from oncetask.task import SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
 
     from oncetask.client import Client
     from oncetask.store import TaskStore
-    from oncetask.task import Task
 
 __all__ = ["doctor"]
 
-Check = Literal["clock", "unreadable", "unreachable", "abandoned", "unhandled", "newer"]
-
 _PAGE = 500
 _WORST_CLOCK_SECONDS = 5.0
-_LONG_AGO = timedelta(minutes=5)
-
-
-@dataclass(frozen=True, slots=True)
-class _Finding:
-    """Something wrong."""
-
-    check: Check
-    message: str
-    task_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -53,14 +40,20 @@ class _Report:
     clock_offset: float | None
     scanned: int = 0
     complete: bool = True
-    findings: list[_Finding] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
 
 def doctor(
     *,
     app: AppOption = None,
     most: Annotated[
-        int, typer.Option("--most", metavar="N", min=1, help="How many tasks it reads at most (Firestore bills reads).")
+        int,
+        typer.Option(
+            "--most",
+            metavar="N",
+            min=1,
+            help="How many tasks it reads at most, schedules apart (Firestore bills reads).",
+        ),
     ] = 10_000,
     store: Store = None,
     env: Env = None,
@@ -70,8 +63,9 @@ def doctor(
 
     It names unreadable documents, open ones that no query finds (for want of a
     kind or a dueAt), leases that ran out more than 5 minutes ago, tasks of a
-    newer version, a clock that is off by more than 5 s, and, with --app, kinds
-    that have open tasks and no handler in it.
+    newer version, a clock that is off by more than 5 s, schedules whose rule
+    cannot be read or that no code declares any more, and, with --app, kinds
+    that have open tasks or schedules and no handler in it.
 
     Exit 1 if anything is wrong, 3 if the store cannot be reached.
     With --json: {"ok", "findings": [{"check", "taskId", "message"}], ...}.
@@ -97,8 +91,9 @@ async def _visit(client: Client, handled: Collection[str] | None, most: int) -> 
     if report.clock_offset is not None and abs(report.clock_offset) > _WORST_CLOCK_SECONDS:
         fast = "ahead of" if report.clock_offset > 0 else "behind"
         message = f"this machine's clock is {abs(report.clock_offset):.1f} s {fast} the store's: synchronise it (NTP)"
-        report.findings.append(_Finding("clock", message))
+        report.findings.append(Finding("clock", message))
     await _scan(client.store, report, handled, most)
+    report.findings += of_schedules(await survey(client.store), handled)
     return report
 
 
@@ -114,8 +109,7 @@ def _clock_offset(store: TaskStore) -> float | None:
 
 async def _scan(store: TaskStore, report: _Report, handled: Collection[str] | None, most: int) -> None:
     """Read all tasks, page by page, whatever their kind, status and state."""
-    unhandled: Counter[str] = Counter()
-    cancelled: Counter[str] = Counter()
+    unhandled = Unhandled(handled)
     after: str | None = None
     while True:
         tasks = await store.find(TaskFilter(), limit=min(_PAGE, most - report.scanned + 1), after=after)
@@ -124,39 +118,12 @@ async def _scan(store: TaskStore, report: _Report, handled: Collection[str] | No
         report.scanned += len(tasks)
         now = store.clock.now().earliest
         for task in tasks:
-            report.findings += _examine(task, now)
-            if handled is not None and task.outcome is None and _has_kind(task) and task.kind not in handled:
-                unhandled[task.kind] += 1
-                cancelled[task.kind] += task.is_cancelled
+            report.findings += examine(task, now)
+            unhandled.note(task)
         if not report.complete or len(tasks) < _PAGE:
             break
         after = tasks[-1].id
-    for kind, number in sorted(unhandled.items()):
-        message = f"{how_many(number, 'open task')} of kind {kind!r}, which has no handler in this app"
-        if cancelled[kind]:
-            message += f" ({cancelled[kind]} cancelled: only a worker that handles this kind ends them)"
-        report.findings.append(_Finding("unhandled", message))
-
-
-def _examine(task: Task, now: datetime) -> Iterator[_Finding]:
-    if task.problems:
-        yield _Finding("unreadable", "; ".join(task.problems), task.id)
-    if task.outcome is not None:
-        return
-    missing = [*(["kind"] if not _has_kind(task) else []), *(["dueAt"] if task.due_at is None else [])]
-    if missing:
-        message = f"open, but no query finds it for want of {' and '.join(missing)}: mend or delete the document"
-        yield _Finding("unreachable", message, task.id)
-    if task.schema > SCHEMA:
-        message = f"written by a newer version of oncetask (schema {task.schema}; this one knows {SCHEMA})"
-        yield _Finding("newer", message, task.id)
-    if task.lease_owner is not None and task.leased_until is not None and task.leased_until < now - _LONG_AGO:
-        message = f"its lease ran out {ago(task.leased_until - now)}, and no worker of kind {task.kind!r} took it over"
-        yield _Finding("abandoned", message, task.id)
-
-
-def _has_kind(task: Task) -> bool:
-    return not any(problem.startswith("kind:") for problem in task.problems)
+    report.findings += unhandled.findings()
 
 
 def _as_json(report: _Report) -> dict[str, object]:

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
-from pydantic import ConfigDict
 from typer.core import TyperCommand
 
 from oncetask.cli.exits import BadInput, NotDone
+from oncetask.cli.generators import there, zone_of
 from oncetask.cli.options import AppOption, Env, Json, Store, instant
 from oncetask.cli.output import Output
+from oncetask.cli.payloads import read_payload
 from oncetask.cli.records import as_json as task_as_json
 from oncetask.cli.records import error_line
+from oncetask.cli.rules import CatchUpOption, CronOption, Dtstart, OverlapOption, RruleOption, Timezone, given_rule
 from oncetask.cli.session import place, with_client
-from oncetask.cli.targets import load_app
+from oncetask.cli.words import in_words
 from oncetask.clock import seconds
-from oncetask.payload import Payload, check_kind
 from oncetask.task import Receipt, TaskStatus
 
 if TYPE_CHECKING:
     from oncetask.client import Client
     from oncetask.enqueueing import EnqueueOptions
+    from oncetask.recurrence import Recurrence
     from oncetask.task import Task
 
 __all__ = ["EnqueueCommand", "enqueue"]
@@ -86,6 +85,12 @@ def enqueue(
             show_default=False,
         ),
     ] = None,
+    rrule: RruleOption = None,
+    cron: CronOption = None,
+    timezone: Timezone = None,
+    dtstart: Dtstart = None,
+    catch_up: CatchUpOption = None,
+    overlap: OverlapOption = None,
     store: Store = None,
     env: Env = None,
     json_: Json = False,
@@ -94,15 +99,24 @@ def enqueue(
 
     With --app its payload class checks the data, and gives id, key and time;
     without it any JSON object goes. After --wait the result follows, as JSON.
+    With --rrule or --cron it is a schedule, which enqueues the payload at each
+    of its times; oncetask schedules --preview shows them before.
 
     With --json: {"taskId", "created"}, and after --wait also "task".
 
     [bold]Example:[/bold] oncetask enqueue send-email '{"to": "ada@example.com"}' --wait 30
 
     [bold]Checked:[/bold] oncetask enqueue send-email @mail.json --app jobs:app
+
+    [bold]A schedule:[/bold] oncetask enqueue report '{}' --task-id nightly --cron "0 2 * * *" --timezone Europe/Berlin
     """
     output = Output(as_json=json_)
     limit = _limit(wait)
+    recurrence = given_rule(
+        rrule=rrule, cron=cron, timezone=timezone, dtstart=dtstart, catch_up=catch_up, overlap=overlap
+    )
+    if recurrence is not None:
+        _check_schedule("--cron" if rrule is None else "--rrule", delay=delay, wait_until=wait_until, wait=wait)
     given = {
         "task_id": task_id,
         "resource_key": resource_key,
@@ -111,15 +125,18 @@ def enqueue(
         "timeout": timeout,
         "deadline": None if deadline is None else instant("deadline", deadline),
         "owner": owner,
+        "recurrence": recurrence,
     }
     options = cast("EnqueueOptions", {name: value for name, value in given.items() if value is not None})
-    payload = _payload(kind, data, app)
+    payload = read_payload(kind, data, app)
 
     async def work(client: Client) -> None:
         receipt = await client.enqueue(payload, **options)
         if not output.as_json:
             output.text(receipt.task_id)
         output.note(f"{'created' if receipt.created else 'exists already, nothing was stored'}: {place(client)}")
+        if recurrence is not None and receipt.created:
+            output.note(_told(recurrence, await client.get_task(receipt.task_id)))
         if wait is None:
             _print_receipt(output, receipt)
             return
@@ -134,6 +151,24 @@ def enqueue(
     with_client(store, env, work)
 
 
+def _check_schedule(rule: str, **waits: object) -> None:
+    """Refuse what cannot go with a schedule."""
+    reasons = {
+        "delay": "its rule says when it runs",
+        "wait_until": "its rule says when it runs; --dtstart says from when on",
+        "wait": "a schedule is done only when its rule has ended; look at its runs with oncetask schedules",
+    }
+    for name, value in waits.items():
+        if value is not None:
+            raise BadInput(f"--{name.replace('_', '-')} and {rule} exclude each other: {reasons[name]}")
+
+
+def _told(recurrence: Recurrence, generator: Task) -> str:
+    """Say what a new schedule will do."""
+    first = there(generator.wait_until, zone_of(recurrence))
+    return f"{in_words(recurrence)} ({recurrence.timezone}), first at {first}"
+
+
 def _limit(wait: str | None) -> float | None:
     if wait is None or wait == _FOR_EVER:
         return None
@@ -143,60 +178,6 @@ def _limit(wait: str | None) -> float | None:
         msg = f"wait must be seconds, or stand without a value, not {wait!r}"
         raise BadInput(msg) from None
     return seconds("wait", number, zero=True)
-
-
-def _payload(kind: str, data: str, app: str | None) -> Payload:
-    """Build the payload as its App's class, or as one that takes any fields."""
-    check_kind(kind)
-    payload_type = load_app(app).payload_type(kind) if app is not None else None
-    read = _read_json(data)
-    if payload_type is not None:
-        return payload_type.from_data(read)
-
-    class Raw(Payload, kind=kind):
-        model_config = ConfigDict(extra="allow")
-
-    return Raw.from_data(read)
-
-
-def _read_json(data: str) -> dict[str, Any]:
-    name, text = _text(data)
-    try:
-        read = json.loads(text, parse_constant=_refuse_constant)
-    except BadInput:
-        raise
-    except json.JSONDecodeError as error:
-        near = text[error.pos : error.pos + 20]
-        msg = f"{name} is no JSON: {error.msg} at line {error.lineno}, column {error.colno}, before {near!r}"
-        raise BadInput(msg) from error
-    except RecursionError as error:
-        msg = f"{name} is JSON that is nested too deep"
-        raise BadInput(msg) from error
-    except ValueError as error:  # a number of thousands of digits
-        msg = f"{name} cannot be read as JSON: {error}"
-        raise BadInput(msg) from error
-    if not isinstance(read, dict):
-        msg = f'{name} must be a JSON object, such as {{"to": "ada@example.com"}}, not {text[:80]!r}'
-        raise BadInput(msg)
-    return read
-
-
-def _text(data: str) -> tuple[str, str]:
-    """Give the text that is meant, and what to call it."""
-    if data != "-" and not data.startswith("@"):
-        return "data", data
-    name = "stdin" if data == "-" else data[1:]
-    try:
-        content = sys.stdin.buffer.read() if data == "-" else Path(name).read_bytes()
-        return name, content.decode("utf-8-sig")
-    except (OSError, ValueError) as error:
-        msg = f"data cannot be read from {name!r}: {error}"
-        raise BadInput(msg) from error
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    msg = f"data may not hold {name}, which JSON has no word for"
-    raise BadInput(msg)
 
 
 def _print_receipt(output: Output, receipt: Receipt, task: Task | None = None) -> None:

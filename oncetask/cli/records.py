@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from oncetask.clock import EPOCH
+from oncetask.lifecycle import is_paused
 from oncetask.store.document import FIELDS
 from oncetask.task import TaskStatus
 
@@ -121,8 +122,10 @@ def progress_line(progress: Progress, now: datetime) -> str:
 
 
 def standing(task: Task) -> str:
-    """Say for people where a task stands: its status, and that it is cancelled where no status says so."""
-    return f"{task.status}, cancelled" if task.is_cancelled and task.status is TaskStatus.LEASED else task.status
+    """Say for people where a task stands: its status, and that it is cancelled or paused where no status says so."""
+    if task.is_cancelled and task.status is TaskStatus.LEASED:
+        return f"{task.status}, cancelled"
+    return f"{task.status}, paused" if is_paused(task) and task.outcome is None else task.status
 
 
 def how_many(number: int, what: str = "task") -> str:

@@ -13,6 +13,8 @@ from oncetask.cli.demo import demo
 from oncetask.cli.doctor import doctor
 from oncetask.cli.enqueue import EnqueueCommand, enqueue
 from oncetask.cli.exits import USAGE
+from oncetask.cli.pause import pause, resume
+from oncetask.cli.schedules import schedules
 from oncetask.cli.worker import worker
 
 __all__ = ["app"]
@@ -63,5 +65,8 @@ app.command("show", rich_help_panel="Tasks")(tasks.show)
 app.command("cancel", rich_help_panel="Tasks")(cancel)
 app.command("reset", rich_help_panel="Tasks")(change.reset)
 app.command("delete", rich_help_panel="Tasks")(change.delete)
+app.command("schedules", rich_help_panel="Schedules")(schedules)
+app.command("pause", rich_help_panel="Schedules")(pause)
+app.command("resume", rich_help_panel="Schedules")(resume)
 app.command("stats", rich_help_panel="Operations")(stats.stats)
 app.command("doctor", rich_help_panel="Operations")(doctor)

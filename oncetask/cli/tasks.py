@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from oncetask.cli.exits import BadInput
+from oncetask.cli.generators import rule_lines
 from oncetask.cli.options import Env, Json, Store
 from oncetask.cli.output import Column, Output, printable
 from oncetask.cli.records import (
@@ -171,6 +172,7 @@ def _lines(task: Task) -> Iterator[tuple[str, str, str]]:
     for name, instant in _instants(task):
         if instant is not None:
             yield name, local(instant, task.read_at), ""
+    yield from rule_lines(task)
     if task.progress is not None:
         yield "progress", printable(progress_line(task.progress, task.read_at)), ""
     for name, structure in (

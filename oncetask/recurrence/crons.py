@@ -12,9 +12,9 @@ from oncetask.errors import InvalidRecurrence
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["CronWalk"]
+__all__ = ["NICKNAMES", "CronWalk"]
 
-_NICKNAMES: Final = {
+NICKNAMES: Final = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
     "@monthly": "0 0 1 * *",
@@ -34,7 +34,7 @@ class CronWalk:
         if not isinstance(expression, str):
             msg = f"cron expression must be a text such as '0 9 * * MON-FRI', not {expression!r}"
             raise TypeError(msg)
-        self._expression = _NICKNAMES.get(expression.strip().lower(), expression)
+        self._expression = NICKNAMES.get(expression.strip().lower(), expression)
         self._start = start
         problem = "is too long" if len(expression) > _LONGEST else None
         try:

@@ -10,13 +10,16 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from oncetask import SyncClient, connect_sync
+from oncetask import App, SyncClient, connect, connect_sync, lifecycle
 from oncetask.cli.entry import run
+from oncetask.recurrence import Plan
+from oncetask.schedules import reconcile
 from tests.integration.places import FilePlace
 
 JOBS = """
@@ -98,6 +101,8 @@ class Answer:
 
 Cli = Callable[..., Answer]
 Person = Callable[..., list[str]]
+Declare = Callable[[App], None]
+Spawn = Callable[[str, datetime], str]
 
 
 @pytest.fixture
@@ -153,6 +158,31 @@ def foreign(place: FilePlace) -> Callable[[Mapping[str, Mapping[str, Any]]], Non
             asyncio.run(place.put(documents))
 
     return put
+
+
+@pytest.fixture
+def declare(place: FilePlace) -> Declare:
+    """Brings about what an App declares, as a worker does that starts; what it does not declare has vanished."""
+
+    async def work(app: App) -> None:
+        async with connect(place.url) as client:
+            await reconcile(client.store, {app.name}, app.schedules(), client.telemetry)
+
+    return lambda app: asyncio.run(work(app))
+
+
+@pytest.fixture
+def spawn(place: FilePlace) -> Spawn:
+    """Has a generator spawn the occurrence of an instant, as a worker does, and gives its id."""
+
+    async def work(task_id: str, instant: datetime) -> str:
+        async with connect(place.url) as client:
+            generator, now = await client.get_task(task_id), await client.store.now()
+            steps, occurrences = lifecycle.spawn(generator, Plan((instant,), generator.wait_until), now=now)
+            await client.store.commit(steps, occurrences, None)
+            return occurrences[0].id
+
+    return lambda task_id, instant: asyncio.run(work(task_id, instant))
 
 
 @pytest.fixture

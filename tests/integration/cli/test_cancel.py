@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from oncetask import Payload, SyncClient
+from oncetask import Payload, Recurrence, SyncClient
 from tests.integration.cli.conftest import Cli, Person
 from tests.integration.cli.test_cancelled import CANCELLED
 from tests.integration.cli.test_change import running
@@ -150,6 +150,28 @@ def test_the_question_has_the_number_that_is_open(cli: Cli, client: SyncClient, 
     assert asked == ["Cancel all 3 open tasks of kind greet in environment default?"]
     assert cli("cancel", "--all-of-kind", "greet", "--yes").out == "cancelled 3 tasks\n"
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("tasks", "schedules", "counted"),
+    [
+        (0, 0, "all 0 open tasks"),
+        (0, 1, "the only schedule"),
+        (0, 2, "all 2 schedules"),
+        (1, 1, "1 open task and 1 schedule"),
+        (2, 3, "2 open tasks and 3 schedules"),
+    ],
+)
+def test_the_question_counts_schedules(
+    cli: Cli, client: SyncClient, person: Person, *, tasks: int, schedules: int, counted: str
+) -> None:
+    """A schedule of the kind is cancelled with its tasks, so the question has it."""
+    client.enqueue_many([Greet()] * tasks)
+    client.enqueue_many([Greet()] * schedules, recurrence=Recurrence.cron("@daily"))
+    asked = person(says_yes=True)
+    answer = cli("cancel", "--all-of-kind", "greet")
+    assert asked == [f"Cancel {counted} of kind greet in environment default?"]
+    assert answer.out == f"cancelled {tasks + schedules} task{'' if tasks + schedules == 1 else 's'}\n"
 
 
 @pytest.mark.parametrize("arguments", [(), ("--json",)])

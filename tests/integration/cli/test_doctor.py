@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from oncetask import Payload, SyncClient
+from oncetask import Payload, Recurrence, SyncClient
 from oncetask.clock import StoreClock, SystemClock
-from tests.integration.cli.conftest import Cli
+from tests.integration.cli.conftest import Cli, Declare
 from tests.integration.cli.test_change import running
-from tests.integration.cli.test_tasks import FAILED, Foreign
+from tests.integration.cli.test_schedules import DAILY, shop
+from tests.integration.cli.test_tasks import FAILED, T0, Foreign
 
 
 class Greet(Payload, kind="greet"):
@@ -90,6 +91,53 @@ def test_kinds_without_a_handler_are_named(cli: Cli, client: SyncClient, foreign
     assert findings(cli) == []
     assert findings(cli, "--app", "jobs:app") == [("unhandled", None)]
     assert "unhandled: 2 open tasks of kind 'other'" in cli("doctor", "--app", "jobs:app").out
+
+
+def test_sound_schedules_are_well(cli: Cli, client: SyncClient, declare: Declare) -> None:
+    """Enqueued, declared, paused, cancelled and done schedules are nothing to complain about."""
+    for task_id in ("open", "paused", "cancelled"):
+        client.enqueue(Greet(), task_id=task_id, recurrence=DAILY)
+    client.pause_schedule("paused")
+    client.cancel_task("cancelled")
+    declare(shop("a"))
+    assert findings(cli) == []
+
+
+def test_vanished_schedules_are_named(cli: Cli, declare: Declare) -> None:
+    """What no code declares any more is named in one line, which says how to end it; once ended it is well."""
+    declare(shop("a", "b", "c"))
+    declare(shop("b"))
+    assert findings(cli) == [("vanished", None)]
+    assert (
+        "WRONG    vanished: 2 schedules go on that no code declares any more: shop:a, shop:c "
+        "(`oncetask schedules --prune` cancels them)\n"
+    ) in cli("doctor").out
+    cli("schedules", "--prune", "--yes")
+    assert findings(cli) == []
+
+
+def test_unreadable_schedules_are_named(cli: Cli, foreign: Foreign) -> None:
+    """An open schedule whose rule cannot be read is named with the reason; a done one is of no concern."""
+    odd = {"recurrence": {"cron": "soon", "dtstart": T0}}
+    foreign({"odd": {**running(), "leaseOwner": None, "leasedUntil": None, **odd}, "done": {**FAILED, **odd}})
+    assert findings(cli) == [("unreadable", "odd")]
+    assert "WRONG    unreadable: odd: its recurrence cannot be read: cron expression 'soon': " in cli("doctor").out
+
+
+def test_schedules_of_kinds_without_a_handler_are_named(cli: Cli, client: SyncClient) -> None:
+    """With --app each schedule that no worker of it would look at is named, and not counted among the open tasks."""
+    rule = Recurrence.cron("@daily")
+    client.enqueue(Greet(), task_id="handled", recurrence=rule)
+    client.enqueue(Other(), task_id="unhandled", recurrence=rule)
+    assert findings(cli) == []
+    assert findings(cli, "--app", "jobs:app") == [("unhandled", "unhandled")]
+    assert (
+        "unhandled: a schedule of kind 'other', which has no handler in this app"
+        in cli("doctor", "--app", "jobs:app").out
+    )
+    client.cancel_task("unhandled")
+    (finding,) = cli("doctor", "--app", "jobs:app", "--json").json["findings"]
+    assert finding["message"].startswith("1 open task of kind 'other', ")
 
 
 @pytest.mark.parametrize(("most", "scanned", "complete"), [("5", 5, True), ("4", 4, False), ("1", 1, False)])

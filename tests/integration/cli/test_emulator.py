@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -9,6 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from oncetask import App, connect
+from oncetask.schedules import reconcile
+from tests.integration.cli.test_schedules import shop
 
 pytestmark = pytest.mark.emulator
 
@@ -68,3 +73,41 @@ def test_many_are_cancelled_at_once(oncetask: Oncetask) -> None:
     ]
     assert [json.loads(answer.stdout)["cancelled"] for answer in answers] == [2, 0, 1]
     assert oncetask("list", "--status", "cancellation-pending", "--ids").stdout == "a\nb\nc\n"
+
+
+def test_a_schedule_can_be_followed(oncetask: Oncetask) -> None:
+    """Enqueue, schedules, pause, resume, show, doctor and cancel agree about a schedule."""
+    rule = ("--cron", "0 9 * * *", "--timezone", "Europe/Berlin", "--dtstart", "2030-01-01T00:00:00Z")
+    assert oncetask("enqueue", "greet", "{}", "--task-id", "g", *rule).returncode == 0
+    assert oncetask("enqueue", "greet", "{}", "--task-id", "t").returncode == 0
+    (listed,) = json.loads(oncetask("schedules", "--json").stdout)["schedules"]
+    assert (listed["taskId"], listed["inWords"]) == ("g", "at 09:00 every day")
+    assert listed["next"][:2] == ["2030-01-01T08:00:00Z", "2030-01-02T08:00:00Z"]
+    paused = oncetask("pause", "g", "t", "--json")
+    assert (paused.returncode, json.loads(paused.stdout)["paused"]) == (2, ["g"])
+    assert "waiting, paused" in oncetask("show", "g").stdout
+    assert json.loads(oncetask("doctor", "--json").stdout)["ok"] is True
+    (listed,) = json.loads(oncetask("schedules", "--json").stdout)["schedules"]
+    assert (listed["paused"], listed["next"]) == (True, [])
+    assert oncetask("resume", "g").stdout == "resumed 1 schedule\n"
+    assert oncetask("cancel", "g").returncode == 0
+    assert "\tcancelled\t" in oncetask("schedules").stdout
+
+
+def test_what_vanished_is_pruned(
+    oncetask: Oncetask, project_id: str, emulator_host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A schedule that the code does not declare any more is found by doctor, and cancelled by --prune."""
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", emulator_host)
+
+    async def declare(*apps: App) -> None:
+        async with connect(f"firestore://{project_id}") as client:
+            for app in apps:
+                await reconcile(client.store, {app.name}, app.schedules(), client.telemetry)
+
+    asyncio.run(declare(shop("a", "b"), shop("a")))
+    (finding,) = json.loads(oncetask("doctor", "--json").stdout)["findings"]
+    assert (finding["check"], "shop:b" in finding["message"]) == ("vanished", True)
+    pruned = oncetask("schedules", "--prune", "--yes", "--json")
+    assert json.loads(pruned.stdout) == {"cancelled": 1, "ids": ["shop:b"]}
+    assert json.loads(oncetask("doctor", "--json").stdout)["ok"] is True

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from oncetask import SyncClient, Worker, connect
+from oncetask import Recurrence, SyncClient, Worker, connect
 from oncetask.cli.targets import load_app
 from tests.integration.cli.conftest import Cli
 from tests.integration.places import FilePlace
@@ -100,6 +100,34 @@ def test_a_raw_payload_takes_any_object(cli: Cli, client: SyncClient) -> None:
         (("greet", "{}", "--wait", "-5"), "wait must be zero or more"),
         (("greet", "{}", "--wait=soon"), "wait must be seconds, or stand without a value, not 'soon'"),
         (("greet", '{"name": 1}', "--app", "jobs:app"), "data does not fit Greet (kind 'greet'): name: "),
+        (("greet", "{}", "--rrule", "FREQ=DAILY", "--cron", "@daily"), "--rrule and --cron exclude each other: "),
+        (("greet", "{}", "--rrule", "DAILY"), "rrule 'DAILY': 'DAILY' must be of the form NAME=VALUE"),
+        (("greet", "{}", "--cron", "soon"), "cron expression 'soon': Wrong number of fields"),
+        (("greet", "{}", "--cron", "@daily", "--timezone", "Mars"), "timezone 'Mars' is no IANA zone"),
+        (("greet", "{}", "--cron", "@daily", "--dtstart", "soon"), "dtstart must be an instant in ISO 8601"),
+        (
+            ("greet", "{}", "--cron", "@daily", "--catch-up", "most"),
+            "catch_up must be one of 'one', 'all', 'skip', not",
+        ),
+        (
+            ("greet", "{}", "--cron", "@daily", "--overlap", "no"),
+            "overlap must be one of 'allow', 'skip', 'cancel-previ",
+        ),
+        (("greet", "{}", "--timezone", "UTC"), "--timezone goes with --rrule or --cron, and neither is given"),
+        (("greet", "{}", "--catch-up", "all"), "--catch-up goes with --rrule or --cron, and neither is given"),
+        (("greet", "{}", "--cron", "@daily", "--delay", "1"), "--delay and --cron exclude each other: its rule says"),
+        (
+            ("greet", "{}", "--rrule", "FREQ=DAILY", "--wait-until", "2031-01-01T00:00:00Z"),
+            "--wait-until and --rrule exclude each other: its rule says when it runs; --dtstart says from when on",
+        ),
+        (
+            ("greet", "{}", "--cron", "@daily", "--wait"),
+            "--wait and --cron exclude each other: a schedule is done only",
+        ),
+        (
+            ("greet", "{}", "--rrule", "FREQ=DAILY;COUNT=1", "--dtstart", "2020-01-01T00:00:00Z"),
+            "rrule 'FREQ=DAILY;COUNT=1' with dtstart 2020-01-01 00:00:00+00:00 in UTC has no instant after",
+        ),
         (("great", "{}", "--app", "jobs:app"), "kind 'great' has no handler in this app; it has handlers for: greet"),
     ],
 )
@@ -108,6 +136,30 @@ def test_bad_input_is_named(cli: Cli, arguments: tuple[str, ...], message: str) 
     answer = cli("enqueue", *arguments)
     assert (answer.code, answer.out) == (2, "")
     assert answer.err.startswith(f"error: {message}")
+
+
+def test_a_schedule_is_made_from_the_shell(cli: Cli, client: SyncClient) -> None:
+    """--cron with its options makes a generator; stderr tells what it will do, and when first."""
+    options = ("--timezone", "Europe/Berlin", "--dtstart", "2030-01-01T00:00:00Z", "--overlap", "skip")
+    arguments = ("enqueue", "greet", '{"name": "Ada"}', "--task-id", "g", "--cron", "0 9 * * *", "--catch-up", "all")
+    answer = cli(*arguments, *options)
+    assert (answer.code, answer.out) == (0, "g\n")
+    told = "at 09:00 every day (Europe/Berlin), first at 2030-01-01 09:00:00+01:00"
+    assert answer.err.splitlines()[1:] == [told]
+    start = datetime(2030, 1, 1, tzinfo=UTC)
+    rule = Recurrence.cron("0 9 * * *", "Europe/Berlin", start=start, catch_up="all", overlap="skip")
+    assert client.get_task("g").recurrence == rule.to_fields()
+    again = cli(*arguments, *options)
+    assert (again.code, len(again.err.splitlines())) == (0, 1)
+
+
+def test_a_rule_begins_now(cli: Cli, client: SyncClient) -> None:
+    """--rrule without --dtstart begins now, in whole seconds, and so runs at once where it leaves the time open."""
+    before = datetime.now(UTC).replace(microsecond=0)
+    generator = client.get_task(cli("enqueue", "greet", "{}", "--rrule", "FREQ=DAILY").out.strip())
+    assert before <= generator.wait_until <= datetime.now(UTC)
+    assert generator.recurrence is not None
+    assert generator.recurrence["dtstart"] == generator.wait_until
 
 
 def test_bytes_that_are_no_text_are_refused(cli: Cli) -> None:

@@ -12,7 +12,10 @@ from oncetask import Payload, SyncClient
 from tests.integration.cli.conftest import Cli
 from tests.integration.places import FilePlace
 
-COMMANDS = ("demo", "worker", "enqueue", "list", "show", "stats", "reset", "delete", "doctor")
+COMMANDS = (
+    *("demo", "worker", "enqueue", "list", "show", "cancel", "reset", "delete"),
+    *("schedules", "pause", "resume", "stats", "doctor"),
+)
 
 
 class Big(Payload):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from oncetask import Payload, SyncClient
+from oncetask import Payload, Recurrence, SyncClient
 from tests.integration.cli.conftest import Cli
 
 Foreign = Callable[[Mapping[str, Mapping[str, Any]]], None]
@@ -125,6 +125,28 @@ def test_show_says_how_far_a_task_is(cli: Cli, foreign: Foreign) -> None:
     assert re.search(r"^progress +40 %, page 4\\x1b$", shown, re.MULTILINE)
     assert '"page": 4' in shown
     assert cli("show", "p", "--json").json["progress"]["data"] == {"page": 4}
+
+
+def test_show_says_what_a_schedule_does(cli: Cli, client: SyncClient) -> None:
+    """Of a generator it tells the rule in words and the next runs in its zone, beside the fields as they are stored."""
+    rule = Recurrence("FREQ=WEEKLY;BYDAY=TU", T0, "Europe/Berlin")
+    client.enqueue(Greet(), task_id="g", recurrence=rule)
+    shown = cli("show", "g").out
+    assert re.search(r"^rule +every week on Tuesday at 01:00  \(Europe/Berlin\)$", shown, re.MULTILINE)
+    assert re.search(r"^next runs +2030-01-01 01:00:00\+01:00\n +2030-01-08 01:00:00\+01:00$", shown, re.MULTILINE)
+    assert '"rrule": "FREQ=WEEKLY;BYDAY=TU"' in shown
+    client.pause_schedule("g")
+    paused = cli("show", "g").out
+    assert re.search(r"^status +waiting, paused$", paused, re.MULTILINE)
+    assert "next runs" not in paused
+
+
+def test_show_says_why_a_schedule_is_unreadable(cli: Cli, foreign: Foreign) -> None:
+    """A rule that cannot be read is shown with the reason."""
+    foreign({"odd": {**FAILED, "recurrence": {"cron": "soon", "dtstart": T0}}})
+    shown = cli("show", "odd")
+    assert shown.code == 0
+    assert re.search(r"^unreadable +cron expression 'soon': ", shown.out, re.MULTILINE)
 
 
 def test_show_as_json_has_the_names_of_the_document(cli: Cli, client: SyncClient) -> None:

@@ -237,8 +237,9 @@ class TestVanished:
         await bring_about(connected, old)
         await bring_about(connected, new)
         gone = [found.task for found in await survey(connected.store) if found.is_vanished]
-        assert await prune(connected.store, gone, connected.telemetry) == 1
-        assert await prune(connected.store, gone, connected.telemetry) == 0
+        assert await prune(connected.store, gone, connected.telemetry) == ["shop:nightly"]
+        assert await prune(connected.store, gone, connected.telemetry) == []
+        assert await prune(connected.store, [], connected.telemetry) == []
         async with Worker(new, connected):
             assert (await connected.wait("shop:nightly", LIMIT)).status is TaskStatus.DONE_CANCELLED
         assert await self.vanished(connected) == []
@@ -250,8 +251,48 @@ class TestVanished:
         await bring_about(connected, an_app(("nightly", Job(), DAILY)))
         (stale,) = await connected.get_tasks_by_ids(["shop:nightly"])
         await connected.pause_schedule("shop:nightly")
-        assert await prune(connected.store, [stale], connected.telemetry) == 1
+        await bring_about(connected, an_app())
+        assert await prune(connected.store, [stale], connected.telemetry) == ["shop:nightly"]
         assert (await connected.get_task("shop:nightly")).is_cancelled
+
+    @pytest.mark.parametrize("verb", ["settings", "apply", "write_settings"])
+    async def test_one_that_comes_back_meanwhile_goes_on(
+        self, connected: Client, monkeypatch: pytest.MonkeyPatch, verb: str
+    ) -> None:
+        """Whenever an old version starts while somebody prunes, what it declares runs in the end."""
+        app = an_app(("nightly", Job(), DAILY))
+        await bring_about(connected, app)
+        await bring_about(connected, an_app())
+        gone = [found.task for found in await survey(connected.store) if found.is_vanished]
+        call, starts = getattr(connected.store, verb), [app]
+
+        async def start_before(*args: Any) -> Any:
+            if starts:
+                await bring_about(connected, starts.pop())
+            return await call(*args)
+
+        monkeypatch.setattr(connected.store, verb, start_before)
+        assert await prune(connected.store, gone, connected.telemetry) == []
+        task = await connected.get_task("shop:nightly")
+        assert (task.is_cancelled, task.status) == (False, TaskStatus.WAITING)
+        assert await self.vanished(connected) == []
+
+    async def test_a_start_that_prune_overtakes(self, connected: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A start that has found its schedule as it declares it is refused, looks again, and brings it back."""
+        app = an_app(("nightly", Job(), DAILY))
+        await bring_about(connected, app)
+        await bring_about(connected, an_app())
+        gone = [found.task for found in await survey(connected.store) if found.is_vanished]
+        write, prunes = connected.store.write_settings, [gone]
+
+        async def prune_before(*args: Any) -> Written:
+            if prunes:
+                assert await prune(connected.store, prunes.pop(), connected.telemetry) == ["shop:nightly"]
+            return await write(*args)
+
+        monkeypatch.setattr(connected.store, "write_settings", prune_before)
+        await bring_about(connected, app)
+        assert (await connected.get_task("shop:nightly")).status is TaskStatus.WAITING
 
 
 async def test_survey(connected: Client) -> None:
@@ -353,6 +394,15 @@ async def test_the_store_is_away_at_the_start(connected: Client, monkeypatch: py
             while (await feed.get())[0] is None:
                 pass
     assert ended.result == 3
+
+
+@pytest.mark.parametrize("marks", [{"app": "shop", "name": ["x"]}, {"app": 5, "name": None}])
+async def test_rubbish_in_a_recurrence(connected: Client, place: Place, marks: dict[str, Any]) -> None:
+    """Marks that nobody of us wrote are no reason to fail."""
+    await connected.enqueue(Job(), task_id="own", recurrence=HOURLY)
+    await place.change("own", recurrence={**HOURLY.to_fields(), **marks})
+    (found,) = await survey(connected.store)
+    assert (found.name, found.is_vanished) == ("own", True)
 
 
 async def test_rubbish_in_the_settings(connected: Client) -> None:
