@@ -49,15 +49,17 @@ class Timekeeper:
         apps: Collection[str],
         schedules: Sequence[Schedule],
         *,
+        kinds: Collection[str],
         horizon: float,
         note: Callable[[str, int], None],
     ) -> None:
         """`apps`: the names of the Apps that declare `schedules`, or have done so in an earlier version.
 
-        `horizon`: seconds between looks at kinds that are left out. `note`: is told the id and version of every write.
+        `kinds`: those that the worker handles. `horizon`: seconds between looks at those that are left out. `note`:
+        is told the id and version of every write.
         """
         self._store, self._telemetry = client.store, client.telemetry
-        self._apps, self._schedules = apps, schedules
+        self._apps, self._schedules, self._kinds = apps, schedules, kinds
         self._horizon = horizon
         self._note = note
         self._is_behind = False
@@ -65,6 +67,13 @@ class Timekeeper:
 
     async def start(self) -> None:
         """Bring about what is declared; where the store does not answer, `keep` tries again."""
+        for schedule in self._schedules:
+            if schedule.payload.kind not in self._kinds:
+                text = "schedule %r is of kind %r, which this app has no handler for: no worker of it looks at it"
+                _log.warning(text, schedule.task_id, schedule.payload.kind)
+        await self._bring_about()
+
+    async def _bring_about(self) -> None:
         try:
             await reconcile(self._store, self._apps, self._schedules, self._telemetry)
         except StoreUnavailable as error:
@@ -102,7 +111,7 @@ class Timekeeper:
     async def _look(self, kinds: Collection[str]) -> float:
         """Spawn what is due of these kinds; gives the seconds until the next look."""
         if self._is_behind:
-            await self.start()
+            await self._bring_about()
         if not kinds:
             return _GLANCE_SECONDS
         until = (await self._store.now()).latest + timedelta(seconds=self._horizon)

@@ -279,6 +279,7 @@ class Worker:
                 self._client,
                 self._app.names(),
                 self._app.schedules(),
+                kinds=self._handlers,
                 horizon=self._poll,
                 note=self._line.note,
             )

@@ -23,7 +23,7 @@ DAYS_OF_CALENDAR = 146_097
 
 _YEARS, _MONTHS, _WEEKS = 400, 4_800, 20_871  # the same in other units
 _ONCE = MAXYEAR  # years from one to the next: dateutil looks at one year and stops
-_MOST_YEARS = 100
+_MOST_YEARS = 32
 _ALL_WEEKDAYS = [weekday(day) for day in range(7)]  # where none is named it would take the start's
 
 

@@ -75,7 +75,9 @@ class Recurrence:
     exdates: tuple[datetime, ...]
     """Instants of the rule that are left out, in UTC."""
     catch_up: CatchUp
+    """What becomes of instants that passed while nothing ran."""
     overlap: Overlap
+    """What becomes of an instant while the last occurrence is not done."""
     _walk: Walk
     _wall_clock: WallClock
     _until: datetime | None

@@ -362,6 +362,14 @@ class TestNames:
         assert "'shop:nightly' is not brought about: its id belongs to another task" in caplog.text
 
 
+async def test_a_kind_without_a_handler(connected: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """It is brought about for workers that have one, and told: nobody here will look at it."""
+    app = an_app(("other", Other(), DAILY))
+    async with Worker(app, connected):
+        assert (await connected.get_task("shop:other")).status is TaskStatus.WAITING
+    assert "'shop:other' is of kind 'other', which this app has no handler for" in caplog.text
+
+
 class TestRunOut:
     """A declared rule that has no instant left."""
 

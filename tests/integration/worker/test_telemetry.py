@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from oncetask import App, Client, Context, FixedDelay, NoRetry, Snooze, TaskStatus, Worker
+from oncetask import App, Client, Context, FixedDelay, NoRetry, Recurrence, Snooze, TaskStatus, Worker
 from oncetask.telemetry import Telemetry
 from tests.integration.places import Place
 from tests.integration.worker.support import LIMIT, SOON, Job, Other, app_of, done, enqueue, raising
@@ -105,6 +105,17 @@ class TestMetrics:
         }
         assert sdk.counts("oncetask.tasks.done", "oncetask.kind", "oncetask.outcome") == {("job", "completed"): 1}
         assert sdk.points("oncetask.tasks.cancelled") == sdk.points("oncetask.cancel.duration") == []
+
+    async def test_occurrences_are_counted(self, told: Client, sdk: Sdk) -> None:
+        """What a generator spawns is counted by kind; moving on ends no attempt."""
+        start = (await told.store.now()).earliest
+        rule = Recurrence("FREQ=SECONDLY;COUNT=1", start)
+        async with Worker(app_of(raising()), told):
+            generator = await told.enqueue(Job(), recurrence=rule)
+            await told.wait(generator.task_id, LIMIT)
+            await done(told, *[task.id async for task in told.iter_tasks(parent=generator.task_id)])
+        assert sdk.counts("oncetask.occurrences", "oncetask.kind") == {("job",): 1}
+        assert sdk.counts("oncetask.attempts", "oncetask.result") == {("succeeded",): 1}
 
     async def test_a_cancel_is_counted_once_per_task(self, told: Client, sdk: Sdk) -> None:
         """Whichever call cancels a task counts it; cancelling it again, or one that is done, does not."""
