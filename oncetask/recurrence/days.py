@@ -119,11 +119,12 @@ class Days:
                 if parts.interval == 1 and not self._picks:
                     yield self._named(year)
                     return
-                days = self._named(year)
-                for month in range(1, 13):
-                    if ((year - start.year) * 12 + month - start.month) % parts.interval == 0:
-                        begin = date(year, month, 1).toordinal()
-                        yield _between(days, begin, begin + calendar.monthrange(year, month)[1])
+                earlier = ((year - start.year) * 12 - start.month) % parts.interval
+                months = range(parts.interval - earlier, 13, parts.interval)
+                days = self._named(year) if months else ()
+                for month in months:
+                    begin = date(year, month, 1).toordinal()
+                    yield _between(days, begin, begin + calendar.monthrange(year, month)[1])
             case Freq.WEEKLY:
                 if parts.interval == 1 and not self._picks:
                     yield self._named(year)
@@ -140,7 +141,7 @@ class Days:
         first, behind = _first_of(year), _first_of(year + 1)
         week, own = self._week(first), self._week(self._start.toordinal())
         week += (own - week) % self._parts.interval
-        days = self._named(year)
+        days = self._named(year) if self._first_of_week(week) < behind else ()
         while (begin := self._first_of_week(week)) < behind:
             cut = begin < first or begin + 7 > behind
             around = [*self._named(year - 1), *days, *self._named(year + 1)] if cut and self._picks else days
