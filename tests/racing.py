@@ -60,7 +60,7 @@ async def race(
     Gives the witness, and what it has to have seen: each instant of each generator.
     """
     start = (await clients[0].store.now()).latest.replace(microsecond=0) + timedelta(minutes=1)
-    rule, witness = Recurrence("FREQ=MINUTELY", start, catch_up="all"), Witness()
+    rule, witness = Recurrence(f"FREQ=MINUTELY;COUNT={runs}", start, catch_up="all"), Witness()
     await asyncio.gather(
         *(clients[n % 3].enqueue(Job(n=n), task_id=f"g{n}", recurrence=rule) for n in range(generators))
     )
