@@ -168,11 +168,31 @@ class Days:
         if self.every_day:
             return range(_first_of(year), _first_of(year + 1))
         if self._parts.week_numbers:
-            return self._looked_up(year, self._plain or _ALL_WEEKDAYS, by_weeks=True)
+            weeks = self._numbered_weeks(year)
+            return [day for day in self._without_weeks(year) if self._week(day) in weeks]
         if not self._counted:
             return self._without_weeks(year)
         counted = self._looked_up(year, self._counted, by_weeks=True)
         return sorted({*counted, *self._without_weeks(year)}) if self._plain else counted
+
+    def _numbered_weeks(self, year: int) -> set[int]:
+        """Give the weeks that BYWEEKNO names, of this year and of those before and after, which may reach into it.
+
+        Not dateutil's answer: it calls the 1st of January 2011, in week 52 of 2010, week 53, and leaves out the days of
+        weeks -52 and -53 that lie in the year before.
+        """
+        found: set[int] = set()
+        for of_year in range(year - 1, year + 2):
+            first, behind = self._first_week(of_year), self._first_week(of_year + 1)
+            found |= {
+                first + n - 1 if n > 0 else behind + n for n in self._parts.week_numbers if abs(n) <= behind - first
+            }
+        return found
+
+    def _first_week(self, year: int) -> int:
+        """Give the week that has at least four days in a year: the one of the fourth of January."""
+        before = year - 1
+        return self._week(365 * before + before // 4 - before // 100 + before // 400 + 4)
 
     def _without_weeks(self, year: int) -> Sequence[int]:
         parts, days = self._parts, range(_first_of(year), _first_of(year + 1))
@@ -185,7 +205,7 @@ class Days:
 
     def _looked_up(self, year: int, weekdays: Sequence[weekday], *, by_weeks: bool) -> Sequence[int]:
         first, leap = _first_of(year), calendar.isleap(year)
-        kind = (leap, first % 7, calendar.isleap(year - 1)) if by_weeks else (leap,)
+        kind = (leap, first % 7) if by_weeks else (leap,)
         places = self._by_type.get(kind)
         if places is None:
             parts = self._parts
@@ -195,7 +215,6 @@ class Days:
                 interval=_ONCE,
                 wkst=parts.week_start,
                 bymonth=parts.months or None,
-                byweekno=parts.week_numbers or None,
                 byyearday=parts.year_days or None,
                 bymonthday=parts.month_days or None,
                 byweekday=weekdays,

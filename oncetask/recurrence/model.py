@@ -51,6 +51,7 @@ class Recurrence:
     """
 
     __slots__ = (
+        "_before",
         "_excluded",
         "_until",
         "_walk",
@@ -82,6 +83,8 @@ class Recurrence:
     _wall_clock: WallClock
     _until: datetime | None
     _excluded: frozenset[datetime]
+    _before: datetime
+    """Just before `dtstart`."""
 
     def __init__(  # noqa: PLR0917  # the public signature
         self,
@@ -176,6 +179,10 @@ class Recurrence:
         values |= {name: value for name, value in defaults.items() if values[name] is None}
         try:
             return cls._remembered(**values)
+        except TypeError:
+            pass  # something that cannot be looked up either: made without that, it is called by its name
+        try:
+            return cls._made(**values)
         except TypeError as error:
             raise InvalidRecurrence(str(error)) from error
 
@@ -190,7 +197,7 @@ class Recurrence:
 
         There is always one where `after` is left out: a rule without any is refused when it is made.
         """
-        found = self._next(self.dtstart - _MICROSECOND) if after is None else self.next_after(after)
+        found = self._next(self._before) if after is None else self.next_after(after)
         if found is None:
             since = "" if after is None else f" after {after}"
             msg = (
@@ -204,7 +211,7 @@ class Recurrence:
 
         It is computed, not walked to, so it takes the same time however long ago the rule began.
         """
-        return self._next(max(_checked("instant", instant), self.dtstart - _MICROSECOND))
+        return self._next(max(_checked("instant", instant), self._before))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Recurrence) and self._values() == other._values()
@@ -262,15 +269,19 @@ class Recurrence:
         wall_clock = WallClock(timezone)
         until: datetime | None = None
         walk: Walk
+        if rrule is not None and cron_expression is not None:
+            msg = f"either rrule or cron says when, not both: {rrule!r:.80} and {cron_expression!r:.80}"
+            raise InvalidRecurrence(msg)
         try:
             start = wall_clock.wall(begin)
-            if cron_expression is not None and rrule is None:
+            before = begin - _MICROSECOND
+            if cron_expression is not None:
                 walk = CronWalk(cron_expression, start)
             else:
                 parts = parse(rrule)  # type: ignore[arg-type]  # None is among what it refuses
-                walk, until = RuleWalk(parts, start), parts.until
+                walk, until = RuleWalk(parts, start, wall_clock.begin(begin)), parts.until
                 if until is not None and until.tzinfo is None:
-                    until = wall_clock.instant(until)
+                    until = wall_clock.end(until)
         except OverflowError as error:
             msg = f"dtstart must lie within the years 1 to 9999 in {timezone}, not {dtstart!r}"
             raise InvalidRecurrence(msg) from error
@@ -284,6 +295,7 @@ class Recurrence:
             "overlap": _one_of("overlap", overlap, get_args(Overlap)),
             "_walk": walk,
             "_wall_clock": wall_clock,
+            "_before": before,
             "_until": until,
             "_excluded": frozenset(excluded),
         }
@@ -293,7 +305,7 @@ class Recurrence:
 
     def _warn_of_strange_exdates(self) -> None:
         for exdate in self.exdates:
-            if self._next_of_rule(exdate - _MICROSECOND) != exdate:
+            if exdate < self.dtstart or self._next_of_rule(exdate - _MICROSECOND) != exdate:
                 msg = f"exdates: {exdate} is no instant of {self._rule} in {self.timezone}, so it leaves nothing out"
                 warnings.warn(msg, UserWarning, stacklevel=3)
 
@@ -316,7 +328,7 @@ def _checked(name: str, value: datetime) -> datetime:
 
 
 def _exdates(exdates: Iterable[datetime]) -> tuple[datetime, ...]:
-    if isinstance(exdates, str | bytes | datetime) or not hasattr(exdates, "__iter__"):
+    if isinstance(exdates, str | bytes | dict | datetime) or not hasattr(exdates, "__iter__"):
         msg = f"exdates must be aware datetimes, in a list say, not {exdates!r:.80}"
         raise TypeError(msg)
     read = tuple(sorted({_checked("exdates", exdate) for exdate in exdates}))

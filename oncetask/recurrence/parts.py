@@ -18,6 +18,7 @@ __all__ = ["WEEKDAYS", "Freq", "Parts", "parse"]
 WEEKDAYS: Final = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
 
 _LONGEST = 2_000
+_MOST_IN_A_MONTH = 5
 _NUMBER = re.compile(r"[+-]?[0-9]{1,12}")
 _WEEKDAY = re.compile(r"([+-]?[0-9]{1,2})?(MO|TU|WE|TH|FR|SA|SU)")
 _UNTIL = re.compile(r"[0-9]{8}T[0-9]{6}Z?")
@@ -207,6 +208,9 @@ def _check_together(text: str, parts: Parts, given: Mapping[str, str]) -> None:
     if any(nth for _, nth in parts.weekdays):
         if parts.freq > Freq.MONTHLY:
             _refuse(text, f"BYDAY={given['BYDAY']} counts weekdays, which needs FREQ=MONTHLY or YEARLY")
+        most = max(abs(nth) for _, nth in parts.weekdays)
+        if most > _MOST_IN_A_MONTH and (parts.freq is Freq.MONTHLY or parts.months):
+            _refuse(text, f"BYDAY={given['BYDAY']} counts more weekdays than the five that a month has at most")
         if parts.week_numbers:
             _refuse(text, f"BYDAY={given['BYDAY']} counts weekdays, which cannot stand with BYWEEKNO")
     if parts.positions and not any(name.startswith("BY") and name != "BYSETPOS" for name in given):

@@ -15,7 +15,7 @@ MOST_AT_ONCE: Final = 100
 
 _MISSED_AFTER = timedelta(minutes=2)  # a function that wakes once a minute is later than a minute, but not than two
 _JUST_BEGUN = timedelta(minutes=1)  # the clocks of those who say "from now on" differ from the store's
-_SECOND = timedelta(seconds=1)
+_SECOND, _MICROSECOND = timedelta(seconds=1), timedelta(microseconds=1)
 
 
 class Plan(NamedTuple):
@@ -52,31 +52,28 @@ def plan(
     """
     if until is not None and due >= until:
         return Plan((), None)
-    spawn, last = _caught_up(recurrence, due, now, most)
-    following = recurrence.next_after(last)
-    if until is not None:
-        spawn = tuple(instant for instant in spawn if instant < until)
-        following = following if following is not None and following < until else None
+    present = now if until is None else min(now, until - _MICROSECOND)
+    spawn = _caught_up(recurrence, due, present, most)
+    following = recurrence.next_after(spawn[-1])
+    if until is not None and following is not None and following >= until:
+        following = None
+    if recurrence.catch_up == "skip" and now - spawn[-1] > _MISSED_AFTER:
+        spawn = []
     if recurrence.overlap == "skip":
-        spawn = () if is_busy else spawn[:1]
+        spawn = [] if is_busy else spawn[:1]
     elif recurrence.overlap == "cancel-previous":
         spawn = spawn[-1:]  # the others would be cancelled by the next one before they start
-    return Plan(spawn, following)
+    return Plan(tuple(spawn), following)
 
 
-def _caught_up(
-    recurrence: Recurrence, due: datetime, now: datetime, most: int
-) -> tuple[tuple[datetime, ...], datetime]:
-    """Give what the catch-up policy lets through of the instants from `due` to `now`, and the last one looked at."""
-    if recurrence.catch_up == "all":
-        spawn = [due]
-        while len(spawn) < most and (following := recurrence.next_after(spawn[-1])) is not None and following <= now:
-            spawn.append(following)
-        return tuple(spawn), spawn[-1]
-    last = _latest(recurrence, due, now)
-    if recurrence.catch_up == "skip" and now - last > _MISSED_AFTER:
-        return (), last
-    return (last,), last
+def _caught_up(recurrence: Recurrence, due: datetime, now: datetime, most: int) -> list[datetime]:
+    """Give those of the instants from `due` to `now` that are looked at in one step: the first ones, or the last."""
+    if recurrence.catch_up != "all":
+        return [_latest(recurrence, due, now)]
+    spawn = [due]
+    while len(spawn) < most and (following := recurrence.next_after(spawn[-1])) is not None and following <= now:
+        spawn.append(following)
+    return spawn
 
 
 def _latest(recurrence: Recurrence, due: datetime, now: datetime) -> datetime:

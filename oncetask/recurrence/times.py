@@ -39,13 +39,9 @@ class Slots:
         self.within = _within(parts, start)
         """The seconds from the beginning of a slot to its instants."""
         self._mask = _mask(parts, self._length)
-        self._is_open = all(self._mask)
+        self.is_open = all(self._mask)
+        """Whether every visited slot has instants, whatever the time of day."""
         self._counts: dict[int, int] = {}
-
-    @property
-    def is_regular(self) -> bool:
-        """Tell whether every visited slot has instants, whatever the time of day."""
-        return self._is_open
 
     def next_day(self, day: int) -> int | None:
         """Give the first day, not before `day`, that has a visited slot with instants."""
@@ -54,7 +50,7 @@ class Slots:
         found: int | None = day
         if self._residues is not None:
             found = _next_in(self._residues, day, self.days_to_repeat)
-        elif self._is_open:
+        elif self.is_open:
             found = self._next_visited(day * self._a_day) // self._a_day
         elif self._interval <= self._a_day:
             while found is not None and self._in_day(found, 0) is None:
@@ -99,7 +95,7 @@ class Slots:
     def _in_day(self, day: int, slot: int) -> int | None:
         """Give the first visited slot of a day, not before `slot`, that the mask lets through."""
         first = self._next_visited(day * self._a_day + slot) - day * self._a_day
-        if self._is_open:
+        if self.is_open:
             return first if first < self._a_day else None
         place = self._mask[first :: self._interval].find(1)
         return None if place < 0 else first + place * self._interval
@@ -118,7 +114,7 @@ class Slots:
 
         A slot of the day is visited on each day d with d * slots-a-day + slot = first (modulo the interval).
         """
-        if self._is_open and self._a_day > 1:
+        if self.is_open and self._a_day > 1:
             return None
         common = gcd(self._interval, self._a_day)
         offset = self._first % common

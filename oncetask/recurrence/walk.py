@@ -29,9 +29,12 @@ class Walk(Protocol):
 class RuleWalk:
     """A `Walk` of an RRULE."""
 
-    def __init__(self, parts: Parts, start: datetime) -> None:
-        """`start`: the wall clock's time of `dtstart`, where the rule begins."""
-        self._start = start
+    def __init__(self, parts: Parts, start: datetime, begin: datetime) -> None:
+        """`start`: the wall clock's time of `dtstart`, from which the rule takes what it leaves open.
+
+        `begin`: nothing before it, and COUNT counts from there; mostly the same.
+        """
+        self._start = begin
         self._count = parts.count
         self._slots = Slots(parts, start)
         self._days = Days(parts, start, self._slots.within)
@@ -83,15 +86,16 @@ class RuleWalk:
     def _number_before(self, day: int, second: int) -> int:
         """Count the instants from the start to a moment."""
         start = self._start
-        return self._up_to(day, second) - self._up_to(start.toordinal(), second_of(start))
+        earlier = self._up_to(start.toordinal(), second_of(start))
+        return self._up_to(day, second, earlier + (self._count or 0)) - earlier
 
-    def _up_to(self, day: int, second: int) -> int:
-        """Count the instants before a moment, from the first of January of the start's year."""
+    def _up_to(self, day: int, second: int, enough: int = 0) -> int:
+        """Count the instants before a moment, from the first of January of the start's year, or as many as `enough`."""
         first = date(self._start.year, 1, 1).toordinal()
         year = date.fromordinal(day).year
-        if self._has_slots and self._days.every_day and self._slots.is_regular:
+        if self._has_slots and self._days.every_day and self._slots.is_open:
             return self._slots.count_between(first, day) + self._slots.count_before(day, second)
-        number = self._before(year)
+        number = self._before(year, enough)
         days, times = self._days.of(year)
         earlier = days[: bisect_left(days, day)]
         number += self._in_days(earlier, times)
@@ -100,11 +104,11 @@ class RuleWalk:
             number += self._slots.count_before(day, second) if self._has_slots else bisect_left(own, second)
         return number
 
-    def _before(self, year: int) -> int:
-        """Count the instants of all years before this one, from the start's on."""
-        known = max((y for y in self._before_years if y <= year), default=self._start.year)
+    def _before(self, year: int, enough: int) -> int:
+        """Count the instants of all years before this one, from the start's on, or as many as `enough`."""
+        known = max((y for y in tuple(self._before_years) if y <= year), default=self._start.year)  # of any thread
         number = self._before_years.get(known, 0)
-        while known < year:
+        while known < year and number < enough:
             number += self._in_days(*self._days.of(known))
             known += 1
             self._before_years[known] = number

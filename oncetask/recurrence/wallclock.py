@@ -7,8 +7,8 @@ twice, since they were put back, is the first of the two. That is what `fold=0` 
 from __future__ import annotations
 
 import difflib
-from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from datetime import MAXYEAR, UTC, datetime, timedelta
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WallClock"]
 
+_LONGEST = 100
 _SECOND = timedelta(seconds=1)
 _LONGEST_GAP = timedelta(hours=25)  # Samoa left out the 30th of December 2011
 
@@ -33,10 +34,13 @@ class WallClock:
         if not isinstance(name, str):
             msg = f"timezone must be the name of an IANA zone such as 'Europe/Berlin', not {name!r}"
             raise TypeError(msg)
+        if len(name) > _LONGEST:  # the import system, which looks for it in tzdata, fails in other ways then
+            msg = f"timezone {name[:80]!r} is no IANA zone that this machine knows: it is too long"
+            raise InvalidRecurrence(msg)
         try:
             self._zone = ZoneInfo(name)
         except (KeyError, ValueError, OSError) as error:
-            near = difflib.get_close_matches(name, available_timezones(), n=3)
+            near = difflib.get_close_matches(name, _known_zones(), n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else "it must be one such as Europe/Berlin or UTC"
             msg = f"timezone {name!r} is no IANA zone that this machine knows: {hint}"
             raise InvalidRecurrence(msg) from error
@@ -48,6 +52,21 @@ class WallClock:
     def instant(self, wall: datetime) -> datetime:
         """Give the instant, in UTC, that a wall clock's time means. Raises OverflowError as `wall`."""
         return wall.replace(tzinfo=self._zone).astimezone(UTC)
+
+    def begin(self, instant: datetime) -> datetime:
+        """Give the first wall clock's time that means this instant or a later one.
+
+        That is its own, but in what comes twice, where the second time nothing begins again.
+        """
+        wall, local = self.wall(instant), instant.astimezone(self._zone)
+        return self._first_not(self._comes_twice, wall, wall + _LONGEST_GAP) if local.fold else wall
+
+    def end(self, until: datetime) -> datetime | None:
+        """Give the instant of a rule's local end; None where that is behind the year 9999."""
+        try:
+            return self.instant(until)
+        except OverflowError:
+            return None if until.year == MAXYEAR else datetime.min.replace(tzinfo=UTC)
 
     def next_after(self, instant: datetime, walk: Walk) -> datetime | None:
         """Give the first instant of a walk that is later than `instant`; None: there is none up to the year 9999.
@@ -68,7 +87,7 @@ class WallClock:
         local = instant.astimezone(self._zone)
         start = local.replace(tzinfo=None, microsecond=0, fold=0) + _SECOND
         if local.fold:  # what comes again comes no second time
-            start = self._first_not(self._comes_twice, start, start + _LONGEST_GAP)
+            start = max(start, self.begin(instant))
         if gap := self._gap_before(instant, local):
             skipped = walk.at_or_after(start - gap)
             if skipped is not None and self.instant(skipped) > instant:
@@ -107,3 +126,8 @@ class WallClock:
             middle = low + (high - low) // (2 * _SECOND) * _SECOND
             low, high = (middle, high) if holds(middle) else (low, middle)
         return high
+
+
+@lru_cache(1)
+def _known_zones() -> frozenset[str]:
+    return frozenset(available_timezones())  # which looks into hundreds of files
