@@ -89,7 +89,8 @@ def test_a_rule_and_a_cron_expression(cron: Any) -> None:
 def test_lists_and_maps_in_a_field(field: str) -> None:
     """What a field holds instead is refused by the name of the field."""
     names = {"catchUp": "catch_up"}.get(field, field)
-    for rubbish in ([[]], {"a": 1}):
+    values: list[Any] = [[[]], {"a": 1}]
+    for rubbish in values:
         with pytest.raises(InvalidRecurrence, match=names):
             Recurrence.from_fields({"rrule": "FREQ=DAILY", "dtstart": START, field: rubbish})
 
