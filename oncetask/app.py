@@ -203,10 +203,9 @@ class App:
     def names(self) -> set[str]:
         """Give the names under which this App may have declared schedules, now or in an earlier version of the code.
 
-        An included App that declares none and has no name of its own is not asked: some other service's has that too.
+        An App that declares none and has no name of its own is left out: some other service's has that name too.
         """
-        own = [app.name for app in self.apps() if app._schedules or app.name != _DEFAULT_NAME]  # noqa: SLF001  # as below
-        return {self.name, *own}
+        return {app.name for app in self.apps() if app._schedules or app.name != _DEFAULT_NAME}  # noqa: SLF001  # as below
 
     def schedules(self) -> list[Schedule]:
         """Give the declared schedules, included ones too."""

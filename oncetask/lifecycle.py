@@ -41,6 +41,7 @@ __all__ = [
     "is_cleanup",
     "is_expired",
     "is_generator",
+    "is_open",
     "is_overtaken",
     "is_paused",
     "may_delete",
@@ -146,6 +147,11 @@ def due_at(task: Task) -> datetime | None:
 def is_generator(task: Task) -> bool:
     """Tell whether a task runs no handler, but spawns the occurrences of a recurrence."""
     return task.recurrence is not None
+
+
+def is_open(task: Task) -> bool:
+    """Tell whether a task is not done, wherever it stands."""
+    return task.outcome is None
 
 
 def is_paused(task: Task) -> bool:
@@ -362,7 +368,10 @@ def reset(task: Task, *, now: Now) -> Transition | None:
     changes: dict[str, Any] = {**_NEW_LIFE, "deadline": deadline}
     if not is_generator(task):
         return _transition("reset", task, wait_until=now.earliest, **changes)
-    following = _next_run(task.evolve(deadline=deadline), now)
+    try:
+        following = _next_run(task.evolve(deadline=deadline), now)
+    except InvalidRecurrence:
+        return None
     if following is None:
         return None
     return _transition("reset", task, wait_until=following, recurrence=_unpaused(task), **changes)
@@ -371,7 +380,8 @@ def reset(task: Task, *, now: Now) -> Transition | None:
 def spawn(task: Task, plan: Plan, *, now: Now, previous: Task | None = None) -> tuple[list[Transition], list[Task]]:
     """Move a generator on, and make its occurrences; all of it belongs into one commit.
 
-    `previous`: its last occurrence, if the next one cancels it. A generator without a further instant is completed.
+    `previous`: its last occurrence, if the next one cancels it; but one that exists already replaces nothing. A
+    generator without a further instant is completed.
     """
     occurrences = [_occurrence(task, instant, now, place) for place, instant in enumerate(plan.spawn)]
     event = "spawned" if occurrences else "passed-over"
@@ -380,7 +390,8 @@ def spawn(task: Task, plan: Plan, *, now: Now, previous: Task | None = None) -> 
         steps = [_end(event, task, Outcome.COMPLETED, now, **changes)]
     else:
         steps = [_free(event, task, wait_until=plan.next, **changes)]
-    if previous is not None and occurrences and (cancelled := cancel(previous, now=now)) is not None:
+    is_replaced = previous is not None and occurrences and previous.id not in {one.id for one in occurrences}
+    if previous is not None and is_replaced and (cancelled := cancel(previous, now=now)) is not None:
         steps.append(cancelled)
     return steps, occurrences
 
@@ -395,11 +406,15 @@ def pause(task: Task, *, now: Now) -> Transition | None:
 def resume(task: Task, *, now: Now) -> Transition | None:
     """Let a paused generator go on from now; what it missed meanwhile was meant to be missed. None: it is not paused.
 
-    One that has no instant left is completed.
+    One that has no instant left is completed. One that cannot be read is due now, and so rejected.
     """
     if task.outcome is not None or not is_paused(task):
         return None
-    following, recurrence = _next_run(task, now), _unpaused(task)
+    recurrence = _unpaused(task)
+    try:
+        following = _next_run(task, now)
+    except InvalidRecurrence:
+        following = now.earliest
     if following is None:
         return _end("resumed", task, Outcome.COMPLETED, now, recurrence=recurrence)
     return _transition("resumed", task, recurrence=recurrence, wait_until=following)
@@ -488,11 +503,8 @@ def _occurrence(generator: Task, instant: datetime, now: Now, place: int) -> Tas
 
 
 def _next_run(generator: Task, now: Now) -> datetime | None:
-    """Give the next instant of a generator from now on; None: it has none, or its rule cannot be read."""
-    try:
-        following = Recurrence.from_fields(generator.recurrence or {}).next_after(now.earliest)
-    except InvalidRecurrence:
-        return None
+    """Give the next instant of a generator from now on; None: it has none. Raises InvalidRecurrence."""
+    following = Recurrence.from_fields(generator.recurrence or {}).next_after(now.earliest)
     return None if following is None or (generator.deadline and following >= generator.deadline) else following
 
 

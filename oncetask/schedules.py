@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,10 @@ class Schedule:
 
     def check(self) -> None:
         """Raise what `enqueue` would raise, but for a rule that has run out by now."""
+        for what, name in (("name", self.name), ("the app's name", self.app)):
+            if re.fullmatch(r"__.*__", name):
+                msg = f"{what} may not be of the form __…__ (Firestore reserves these), not {name!r}"
+                raise ValueError(msg)
         try:
             check_task_id(self.task_id)
         except ValueError as error:
@@ -115,11 +120,12 @@ async def reconcile(
             known = declared.get(app, {})
             if known == fingerprints:
                 break
-            for name, schedule in own.items():
-                if known.get(name) != fingerprints[name]:
-                    await _bring_about(store, schedule, telemetry)
-            written = await store.write_settings(settings, {_FIELD: {**declared, app: fingerprints}})
-            if written.applied:
+            done = {
+                name: fingerprints[name]
+                for name, schedule in own.items()
+                if known.get(name) == fingerprints[name] or await _bring_about(store, schedule, telemetry)
+            }
+            if done == known or await _written(store, settings, {_FIELD: {**declared, app: done}}):
                 break
 
 
@@ -151,8 +157,7 @@ async def prune(store: TaskStore, vanished: Sequence[Task], telemetry: Telemetry
                 refused.append(step.before.id)
         # A start may have read the settings before this, and found its schedule as it declares it: it writes them
         # last, so that it is refused by this, or this by it. Whoever is refused looks again.
-        written = await store.write_settings(settings, {_PRUNED: uuid4().hex})
-        if written.applied and not refused:
+        if await _written(store, settings, {_PRUNED: uuid4().hex}) and not refused:
             break
         left = [task for task in await store.get(refused) if task is not None]
         declared = _declared(await store.settings())
@@ -166,19 +171,24 @@ async def _bring_back(store: TaskStore, task: Task, telemetry: Telemetry) -> Non
     """Undo the pruning of a generator that somebody declared at the same moment."""
     while True:
         (found,) = await store.get([task.id])
-        step = None if found is None else lifecycle.redeclare(found, task)
+        if found is None or _APP in (found.recurrence or {}):
+            return  # whoever declared it has brought it about
+        step = lifecycle.redeclare(found, task)
         if step is None or await _applied(store, step, telemetry):
             return
 
 
-async def _bring_about(store: TaskStore, schedule: Schedule, telemetry: Telemetry) -> None:
-    """Create the generator of a schedule, or change the one that there is; whoever was faster did the same."""
+async def _bring_about(store: TaskStore, schedule: Schedule, telemetry: Telemetry) -> bool:
+    """Create the generator of a schedule, or change the one that there is; whoever was faster did the same.
+
+    False: it cannot be, and is told.
+    """
     while True:
         now = await store.now()
         (found,) = await store.get([schedule.task_id])
         if found is not None and not _is_own(found, schedule):
             _log.error("schedule %r is not brought about: its id belongs to another task", schedule.task_id)
-            return
+            return False
         try:
             generator = schedule.generator(now)
         except ValueError as error:  # no instant left, or none before its deadline
@@ -191,11 +201,18 @@ async def _bring_about(store: TaskStore, schedule: Schedule, telemetry: Telemetr
                     raise created.error
                 if created.applied:
                     _log.info("schedule %r is new, and due at %s", schedule.task_id, generator.wait_until)
-                    return
+                    return True
                 continue
             step = lifecycle.redeclare(found, generator)
         if step is None or await _applied(store, step, telemetry):
-            return
+            return True
+
+
+async def _written(store: TaskStore, before: Settings, changes: Mapping[str, Any]) -> bool:
+    written = await store.write_settings(before, changes)
+    if written.error is not None:
+        raise written.error
+    return written.applied
 
 
 async def _applied(store: TaskStore, step: Transition, telemetry: Telemetry) -> bool:

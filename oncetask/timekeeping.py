@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from oncetask import lifecycle
-from oncetask.errors import InvalidRecurrence, StoreUnavailable
+from oncetask.errors import InvalidRecurrence, OncetaskError, StoreUnavailable
 from oncetask.lifecycle import Step, triage
 from oncetask.recurrence import MOST_AT_ONCE, Recurrence, plan
 from oncetask.schedules import reconcile
+from oncetask.store import Cursor
 from oncetask.store.fitting import stored_size
 from oncetask.task import occurrence_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from oncetask.client import Client
     from oncetask.clock import Now
@@ -60,9 +62,12 @@ class Timekeeper:
         """
         self._store, self._telemetry = client.store, client.telemetry
         self._apps, self._schedules, self._kinds = apps, schedules, kinds
-        self._horizon = horizon
+        self._horizon = min(horizon, _PAUSE_SECONDS)
         self._note = note
         self._is_behind = False
+        self._failed: set[str] = set()
+        self._try_again_at = math.inf
+        self._known_until: dict[str, float] = {}
         self._few = asyncio.Semaphore(_AT_ONCE)
 
     async def start(self) -> None:
@@ -79,48 +84,78 @@ class Timekeeper:
         except StoreUnavailable as error:
             _log.error("the declared schedules are not brought about yet: %s", error)  # told
             self._is_behind = True
+            self._try_again()
         else:
             self._is_behind = False
 
-    async def keep(self, left_out: Callable[[], Collection[str]]) -> None:
+    async def keep(self, left_out: Callable[[], Iterable[str]]) -> None:
         """Spawn what is due of the kinds that are `left_out` at present, for ever: the worker's line finds the others.
 
-        It leaves out kinds whose slots are all taken; but their schedules go on.
+        It leaves out kinds whose slots are all taken; but their schedules go on. What could not spawn is tried again.
         """
+        loop = asyncio.get_running_loop()
         while True:
+            await asyncio.sleep(_GLANCE_SECONDS)
+            kinds = [kind for kind in left_out() if self._known_until.get(kind, 0.0) <= loop.time()]
             try:
-                pause = await self._look(left_out())
-            except StoreUnavailable as error:
-                _log.error("schedules wait for the store, and are looked at again in %s s: %s", _PAUSE_SECONDS, error)
+                pause = await self._look(kinds)
+            except Exception as error:  # noqa: BLE001  # schedules that stood still would be missed only in the morning
+                told = None if isinstance(error, StoreUnavailable) else error
+                _log.error("looking at schedules failed; again in %s s: %s", _PAUSE_SECONDS, error, exc_info=told)
                 pause = _PAUSE_SECONDS
-            except Exception:  # noqa: BLE001  # a worker whose schedules stood still would be missed only in the morning
-                _log.exception("looking at schedules failed; again in %s s", _PAUSE_SECONDS)
-                pause = _PAUSE_SECONDS
-            await asyncio.sleep(pause)
+                self._try_again()
+            self._known_until.update(dict.fromkeys(kinds, loop.time() + pause))
 
     async def spawn(self, generators: Sequence[Task]) -> None:
-        """Let generators that are due spawn. Raises StoreUnavailable, after the others."""
+        """Let generators that are due spawn; those that cannot are tried again by `keep`."""
         outcomes = await asyncio.gather(*map(self._spawn, generators), return_exceptions=True)
         for task, outcome in zip(generators, outcomes, strict=True):
-            if outcome is not None and not isinstance(outcome, StoreUnavailable):
-                _log.error("schedule %s could not spawn", task.id, exc_info=outcome)
-        for outcome in outcomes:
-            if isinstance(outcome, StoreUnavailable):
-                raise outcome
+            if outcome is not None:
+                told = None if isinstance(outcome, StoreUnavailable) else outcome
+                text = "schedule %s could not spawn, and is tried again in %s s: %s"
+                _log.error(text, task.id, self._horizon, outcome, exc_info=told)
+                self._try_again([task.id])
 
     async def _look(self, kinds: Collection[str]) -> float:
-        """Spawn what is due of these kinds; gives the seconds until the next look."""
-        if self._is_behind:
-            await self._bring_about()
-        if not kinds:
-            return _GLANCE_SECONDS
-        until = (await self._store.now()).latest + timedelta(seconds=self._horizon)
-        found = await self._store.due(kinds, now=until, limit=_PAGE, generators=True)
+        """Spawn what is due of these kinds, and what could not before; gives the seconds until they are due again."""
+        found: dict[str, Task] = {}
+        if self._try_again_at <= asyncio.get_running_loop().time():
+            self._try_again_at = math.inf
+            if self._is_behind:
+                await self._bring_about()
+            failed, self._failed = self._failed, set()
+            found = {task.id: task for task in await self._read(failed) if task is not None}
+        found |= {task.id: task for task in await self._coming(kinds)}
         now = self._store.clock.now()
-        due = [task for task in found if is_due_generator(task, now)]
+        due = [task for task in found.values() if is_due_generator(task, now)]
         await self.spawn(due)
-        waits = [(task.due_at - now.latest).total_seconds() for task in found if task.due_at is not None]
+        waits = [(task.due_at - now.latest).total_seconds() for task in found.values() if task.due_at is not None]
         return min([wait for wait in waits if wait > 0] + [_GLANCE_SECONDS if due else self._horizon])
+
+    async def _read(self, failed: Collection[str]) -> list[Task | None]:
+        try:
+            return await self._store.get(list(failed)) if failed else []
+        except BaseException:
+            self._try_again(failed)
+            raise
+
+    def _try_again(self, failed: Iterable[str] = ()) -> None:
+        """Remember what `keep` has to do soon."""
+        self._failed.update(failed)
+        self._try_again_at = min(self._try_again_at, asyncio.get_running_loop().time() + self._horizon)
+
+    async def _coming(self, kinds: Collection[str]) -> list[Task]:
+        """Find the generators of some kinds that are due before the next look."""
+        found: list[Task] = []
+        until = (await self._store.now()).latest + timedelta(seconds=self._horizon)
+        after: Cursor | None = None
+        while kinds:
+            page = await self._store.due(kinds, now=until, limit=_PAGE, after=after, generators=True)
+            found += page
+            if len(page) < _PAGE or page[-1].due_at is None:
+                break
+            after = Cursor(page[-1].due_at, page[-1].id)
+        return found
 
     async def _spawn(self, task: Task) -> None:
         async with self._few:
@@ -130,7 +165,8 @@ class Timekeeper:
                 (newest,) = await self._store.get([task.id])
                 if newest is None or newest.version != task.version:
                     return  # somebody else was faster, or has changed it
-            _log.error("schedule %s could not spawn: its last occurrence changes all the time", task.id)
+            msg = f"the last occurrence of {task.id!r} changes all the time"
+            raise OncetaskError(msg)
 
     async def _step(self, task: Task) -> bool:
         """Write the next step of a generator; False: it was refused."""
@@ -140,7 +176,7 @@ class Timekeeper:
         except InvalidRecurrence as error:
             return await self._reject(task, str(error), now)
         previous = await self._previous(task) if recurrence.overlap != "allow" else None
-        is_busy = previous is not None and previous.outcome is None
+        is_busy = previous is not None and lifecycle.is_open(previous)
         planned = plan(
             recurrence,
             task.wait_until,

@@ -27,7 +27,7 @@ from oncetask.timekeeping import Timekeeper, is_due_generator
 from oncetask.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
     from oncetask.app import App
     from oncetask.client import Client
@@ -164,19 +164,12 @@ class Worker:
             return
         ids = {task.id for task in generators}
         others = [task for task in found if task.id not in ids]
-        ends = await asyncio.gather(self._claim(others, now), self._spawn(generators), return_exceptions=True)
-        for end in ends:
-            if end is not None:
-                raise end
+        spawning = self._timekeeper.spawn(generators)  # which does not raise
+        claimed, _ = await asyncio.gather(self._claim(others, now), spawning, return_exceptions=True)
+        if claimed is not None:
+            raise claimed
 
-    async def _spawn(self, generators: list[Task]) -> None:
-        try:
-            await self._timekeeper.spawn(generators)
-        except BaseException:
-            self._line.forget(generators)
-            raise
-
-    def _left_out(self) -> Collection[str]:
+    def _left_out(self) -> Iterable[str]:
         """Give the kinds that the line does not look for at present."""
         return self._handlers.keys() - (frozenset() if self._is_full else self._slots.room.kinds)
 

@@ -28,7 +28,7 @@ Overlap = Literal["allow", "skip", "cancel-previous"]
 
 _MICROSECOND = timedelta(microseconds=1)
 _MOST_EXDATES = 1_000
-_REMEMBERED = 256
+_REMEMBERED = 128
 _FIELDS: Final = {
     "rrule": "rrule",
     "cron": "cron_expression",
@@ -52,6 +52,7 @@ class Recurrence:
 
     __slots__ = (
         "_before",
+        "_behind",
         "_excluded",
         "_until",
         "_walk",
@@ -85,6 +86,8 @@ class Recurrence:
     _excluded: frozenset[datetime]
     _before: datetime
     """Just before `dtstart`."""
+    _behind: dict[datetime, datetime | None]
+    """What comes after instants that are left out, as far as that was asked for."""
 
     def __init__(  # noqa: PLR0917  # the public signature
         self,
@@ -136,7 +139,7 @@ class Recurrence:
         made = cls._made(
             rrule=None,
             cron_expression=expression,
-            dtstart=start,
+            dtstart=_checked("start", start),
             timezone=timezone,
             exdates=exdates,
             catch_up=catch_up,
@@ -160,12 +163,24 @@ class Recurrence:
         It knows no wall clock: an interval of a day drifts against one twice a year. Left out, `start` is 1970, so
         that every hour is on the hour in UTC.
         """
-        length = seconds("interval", interval)
+        try:
+            length = seconds("interval", interval)
+        except ValueError as error:
+            raise InvalidRecurrence(str(error)) from error
         if not length.is_integer():
             msg = f"interval must be whole seconds, not {interval!r}"
             raise InvalidRecurrence(msg)
-        rule = f"FREQ=SECONDLY;INTERVAL={int(length)}"
-        return cls(rule, start, exdates=exdates, catch_up=catch_up, overlap=overlap)
+        made = cls._made(
+            rrule=f"FREQ=SECONDLY;INTERVAL={int(length)}",
+            cron_expression=None,
+            dtstart=_checked("start", start),
+            timezone="UTC",
+            exdates=exdates,
+            catch_up=catch_up,
+            overlap=overlap,
+        )
+        made._warn_of_strange_exdates()  # noqa: SLF001  # its own
+        return made
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
@@ -200,9 +215,10 @@ class Recurrence:
         found = self._next(self._before) if after is None else self.next_after(after)
         if found is None:
             since = "" if after is None else f" after {after}"
-            msg = (
-                f"{self._rule} with dtstart {self.dtstart} in {self.timezone} has no instant{since} up to the year 9999"
-            )
+            until = "the year 9999" if self._until is None else f"its UNTIL, {self._until}"
+            but = " but its exdates" if self.exdates else ""
+            place = f"with dtstart {self.dtstart} in {self.timezone}"
+            msg = f"{self._rule} {place} has no instant{since} up to {until}{but}"
             raise InvalidRecurrence(msg)
         return found
 
@@ -285,7 +301,7 @@ class Recurrence:
         except OverflowError as error:
             msg = f"dtstart must lie within the years 1 to 9999 in {timezone}, not {dtstart!r}"
             raise InvalidRecurrence(msg) from error
-        values = {
+        values: dict[str, object] = {
             "rrule": rrule,
             "cron_expression": cron_expression,
             "dtstart": begin,
@@ -296,6 +312,7 @@ class Recurrence:
             "_walk": walk,
             "_wall_clock": wall_clock,
             "_before": before,
+            "_behind": {},
             "_until": until,
             "_excluded": frozenset(excluded),
         }
@@ -310,9 +327,11 @@ class Recurrence:
                 warnings.warn(msg, UserWarning, stacklevel=3)
 
     def _next(self, instant: datetime) -> datetime | None:
-        found = self._next_of_rule(instant)
+        found, passed = self._next_of_rule(instant), list[datetime]()
         while found is not None and found in self._excluded:
-            found = self._next_of_rule(found)
+            passed.append(found)
+            found = self._behind[found] if found in self._behind else self._next_of_rule(found)
+        self._behind.update(dict.fromkeys(passed, found))
         return found
 
     def _next_of_rule(self, instant: datetime) -> datetime | None:

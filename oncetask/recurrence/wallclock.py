@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["WallClock"]
 
 _LONGEST = 100
+_OF_THE_MACHINE = {"localtime", "posixrules", "Factory"}  # these mean something else on each
 _SECOND = timedelta(seconds=1)
 _LONGEST_GAP = timedelta(hours=25)  # Samoa left out the 30th of December 2011
 
@@ -38,7 +39,7 @@ class WallClock:
             msg = f"timezone {name[:80]!r} is no IANA zone that this machine knows: it is too long"
             raise InvalidRecurrence(msg)
         try:
-            self._zone = ZoneInfo(name)
+            self._zone = ZoneInfo("/" if name in _OF_THE_MACHINE else name)
         except (KeyError, ValueError, OSError) as error:
             near = difflib.get_close_matches(name, _known_zones(), n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else "it must be one such as Europe/Berlin or UTC"

@@ -209,6 +209,7 @@ class TaskStore(ABC):
     async def write_settings(self, before: Settings, changes: Mapping[str, Any]) -> Written:
         """Set some fields of the settings to JSON values; others stay as they are.
 
+        - Impossible, with `error`, where the store cannot take it.
         - Refused where `before` is not the newest record any more, also where it is this very write that made the
           newest one, and its answer got lost: whoever is refused reads again, and may find that it is as he wanted.
         """

@@ -17,7 +17,7 @@ from oncetask.store.firestore import FirestoreStore
 from oncetask.task import NO_WAIT, Outcome, Task, TaskStatus
 from tests.contract.backends import Backend
 from tests.contract.places import FIRESTORE, only
-from tests.integration.firestore.support import lose_answer
+from tests.integration.firestore.support import lose_answer, session_of
 from tests.support import T0, a_task, at, exactly, fetch, follow, stored
 
 NOW = exactly(T0)
@@ -156,6 +156,25 @@ class TestCommits:
             at(60),
         )
 
+    @only(FIRESTORE)
+    async def test_an_occurrence_that_goes_at_the_wrong_moment(self, store: FirestoreStore) -> None:
+        """One that is deleted between the refusal and the look for its reason is created after all."""
+        (generator,) = await stored(store, a_generator())
+        steps, made = lifecycle.spawn(generator, Plan((T0,), at(60)), now=NOW)
+        (old,) = await stored(store, a_task(made[0].id))
+        session = session_of(store)
+        read = session.read
+
+        async def delete_first(names: Any) -> Any:
+            await store.delete([old])
+            return await read(names)
+
+        session.read = delete_first  # type: ignore[method-assign]
+        (written,) = await store.commit(steps, made, None)
+
+        assert written.applied
+        assert (await fetch(store, made[0].id)).parent_recurrence_id == "daily"
+
     async def test_of_many_one_succeeds(self, store: TaskStore, open_store: Callable[[], TaskStore]) -> None:
         """However many spawn the same instant at the same time, one moves the generator on."""
         (generator,) = await stored(store, a_generator())
@@ -235,6 +254,12 @@ class TestSettings:
         written = await store.write_settings(Settings({}, 0), {"n": 1})
         assert not written.applied
         assert (await store.settings()).fields == {"n": 1}
+
+    @only(FIRESTORE)
+    async def test_one_that_is_too_large(self, store: FirestoreStore) -> None:
+        """It is told as impossible: reading again and writing once more would not help."""
+        written = await store.write_settings(await store.settings(), {"text": "x" * 1_100_000})
+        assert (written.applied, written.error is not None) == (False, True)
 
     @only(FIRESTORE)
     async def test_what_others_wrote_is_read(self, store: FirestoreStore, backend: Backend) -> None:

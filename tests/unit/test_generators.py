@@ -120,6 +120,17 @@ class TestSpawn:
         steps, _ = lifecycle.spawn(a_generator(), Plan((T0,), at(60)), now=NOW, previous=done)
         assert [step.event for step in steps] == ["spawned"]
 
+    def test_an_occurrence_replaces_not_itself(self) -> None:
+        """Where the instant was spawned before, under another rule, nothing new comes, so nothing is cancelled."""
+        steps, made = lifecycle.spawn(
+            a_generator(occurrence_timestamp=T0),
+            Plan((T0,), at(60)),
+            now=NOW,
+            previous=a_task(occurrence_id("every-hour", T0)),
+        )
+        assert [step.event for step in steps] == ["spawned"]
+        assert [task.id for task in made] == [occurrence_id("every-hour", T0)]
+
     def test_a_strange_lease_goes(self) -> None:
         """A generator is held by nobody; whoever wrote a lease into it does not stop it for ever."""
         generator = a_generator(lease_owner="someone", leased_until=at(-1))
@@ -173,6 +184,12 @@ class TestPause:
         resumed = lifecycle.resume(a_generator(OVER, extra={"pausedAt": T0}), now=NOW)
         assert resumed is not None
         assert (resumed.after.outcome, resumed.after.due_at) == (Outcome.COMPLETED, None)
+
+    def test_one_that_cannot_be_read(self) -> None:
+        """It is due at once, so that it is rejected with the reason."""
+        resumed = lifecycle.resume(a_task(recurrence={"rrule": "FREQ=NEVER", "pausedAt": T0}), now=exactly(at(9)))
+        assert resumed is not None
+        assert (resumed.after.outcome, resumed.after.due_at) == (None, at(9))
 
     def test_until_its_deadline(self) -> None:
         """From its deadline on there are no instants: an instant at the deadline is too late."""

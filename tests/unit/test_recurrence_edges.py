@@ -59,6 +59,24 @@ def test_an_end_that_utc_has_no_year_for() -> None:
         Recurrence("FREQ=DAILY;UNTIL=00010101T000000", START, "Asia/Tokyo")
 
 
+@pytest.mark.parametrize("zone", ["localtime", "posixrules"])
+def test_a_zone_of_the_machine(zone: str) -> None:
+    """What means another zone on each machine is none."""
+    with pytest.raises(InvalidRecurrence, match=f"timezone '{zone}' is no IANA zone"):
+        Recurrence("FREQ=DAILY", START, zone)
+
+
+def test_a_thousand_dates_are_left_out() -> None:
+    """Behind them comes the next one, whatever was asked for before, and everything is left out in its turn."""
+    out = [START + timedelta(days=n) for n in range(1_000)]
+    recurrence = Recurrence("FREQ=DAILY", START, exdates=out)
+    for n in (0, 999, 500, 1, 998):
+        assert recurrence.next_after(START + timedelta(days=n, hours=-1)) == START + timedelta(days=1_000)
+    assert recurrence.first() == START + timedelta(days=1_000)
+    with pytest.raises(InvalidRecurrence, match="has no instant up to the year 9999 but its exdates"):
+        Recurrence("FREQ=DAILY;COUNT=1000", START, exdates=out)
+
+
 def test_a_start_in_the_hour_that_comes_twice() -> None:
     """The second time nothing begins again, and COUNT counts what follows."""
     second = datetime(2026, 10, 25, 1, 30, tzinfo=UTC)

@@ -806,7 +806,7 @@ class TestFirstAndLast:
     )
     def test_a_rule_without_any_instant_is_refused(self, rule: str) -> None:
         """A rule that could be walked for ever without a result is refused when it is made, and at once."""
-        with pytest.raises(InvalidRecurrence, match="has no instant up to the year 9999") as caught:
+        with pytest.raises(InvalidRecurrence, match=r"has no instant up to (the year 9999|its UNTIL)") as caught:
             Recurrence(rule, utc("2026-01-01T09:30"))
 
         assert repr(rule) in str(caught.value)
@@ -1078,9 +1078,9 @@ class TestMistakes:
 
         with pytest.raises(InvalidRecurrence, match="dtstart must be aware"):
             Recurrence("FREQ=DAILY", naive)
-        with pytest.raises(InvalidRecurrence, match="dtstart must be aware"):
+        with pytest.raises(InvalidRecurrence, match=r"^start must be aware"):
             Recurrence.cron("@daily", start=naive)
-        with pytest.raises(InvalidRecurrence, match="dtstart must be aware"):
+        with pytest.raises(InvalidRecurrence, match=r"^start must be aware"):
             Recurrence.every(60, start=naive)
         with pytest.raises(InvalidRecurrence, match="exdates must be aware"):
             Recurrence("FREQ=DAILY", utc("2026-01-01T00:00"), exdates=[naive])

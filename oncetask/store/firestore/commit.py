@@ -68,7 +68,9 @@ class AtomicCommit:
                 task is None or task.version != change.base for change, task in zip(self._changes, found, strict=True)
             ):
                 return self._all(Written())
-            if refused.code is not grpc.StatusCode.ALREADY_EXISTS or not self._leave_out(existing):
+            # A task that existed may be gone again by now; then only the user's own writes can be what was refused.
+            left_out = self._leave_out(existing)
+            if refused.code is not grpc.StatusCode.ALREADY_EXISTS or (self._others and not left_out):
                 fault = OncetaskError(f"a write of the handler's batch was refused: {refused.details}")
                 return self._all(Written(error=fault))
 

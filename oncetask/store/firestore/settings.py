@@ -9,7 +9,7 @@ from google.cloud.firestore_v1.types import write as write_types
 
 from oncetask.store import Settings, Written
 from oncetask.store.firestore.codec import micros, read_value, set_micros, write_value
-from oncetask.store.firestore.faults import REFUSALS
+from oncetask.store.firestore.faults import REFUSALS, impossible
 from oncetask.store.firestore.rpc import RpcFailed
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ async def write_settings(session: Session, before: Settings, changes: Mapping[st
     try:
         send = partial(session.rpc.commit, [pb])
         answer = await session.retrier.run("writing the settings", send, expected=REFUSALS)
-    except RpcFailed:
+    except RpcFailed as error:
+        if error.code not in REFUSALS:
+            return Written(error=impossible(error, size=pb.ByteSize()))
         return Written()
     return Written(micros(answer.write_results[0].update_time))

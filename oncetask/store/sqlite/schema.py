@@ -44,6 +44,7 @@ _CREATE = (
     "CREATE INDEX IF NOT EXISTS owners ON tasks (env, owner, id) WHERE owner IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS parents ON tasks (env, parentRecurrenceId, id) WHERE parentRecurrenceId IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS generators ON tasks (env, kind, dueAt, id) WHERE recurrence IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS schedules ON tasks (env, id) WHERE recurrence IS NOT NULL",
     "CREATE TABLE IF NOT EXISTS settings (env TEXT PRIMARY KEY, version INTEGER NOT NULL, fields TEXT NOT NULL)",
     f"PRAGMA user_version = {_VERSION}",
 )

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from oncetask import App, Client, Context, NoRetry, Payload, Recurrence, Task, TaskStatus, Worker
+from oncetask.errors import StoreUnavailable
+from oncetask.store import Written
 from oncetask.task import occurrence_id
 from tests.integration.places import Place
 from tests.integration.worker.support import LIMIT, Job, Other, app_of, done
@@ -376,3 +378,82 @@ async def test_a_schedule_may_be_deleted(connected: Client, shift: Shift) -> Non
         other = await connected.enqueue(Job())
         await done(connected, other.task_id, spawned.id)
     assert len(await occurrences(connected)) == 1
+
+
+class TestTrouble:
+    """A generator that cannot spawn for a moment is tried again, and holds up nobody."""
+
+    @pytest.mark.parametrize("failure", [RuntimeError("a bug"), StoreUnavailable("away")])
+    async def test_what_fails_once(
+        self, connected: Client, shift: Shift, monkeypatch: pytest.MonkeyPatch, failure: Exception
+    ) -> None:
+        """Whatever it was, the occurrence comes, and other tasks run meanwhile."""
+        commit, failures = connected.store.commit, [failure]
+
+        async def fail_once(*args: Any) -> Any:
+            if failures:
+                raise failures.pop()
+            return await commit(*args)
+
+        monkeypatch.setattr(connected.store, "commit", fail_once)
+        async with working(app_of(lambda _, __: "fine"), connected):
+            start = await enqueue(connected, Job(), "FREQ=MINUTELY;COUNT=1")
+            shift.advance(MINUTE)
+            other = await connected.enqueue(Job())
+            assert [task.result for task in await done(connected, other.task_id)] == ["fine"]
+            await connected.wait("g", LIMIT)
+            (spawned,) = await done(connected, *[task.id for task in await occurrences(connected)])
+        assert (spawned.occurrence_timestamp, failures) == (start, [])
+
+    async def test_a_last_occurrence_that_changes_all_the_time(
+        self, connected: Client, shift: Shift, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Refused again and again, it is tried again until it succeeds."""
+        commit, refusals = connected.store.commit, list(range(7))
+
+        async def refuse_at_first(steps: Any, creates: Any, batch: Any) -> Any:
+            if len(steps) > 1 and refusals:
+                refusals.pop()
+                return [Written()] * len(steps)
+            return await commit(steps, creates, batch)
+
+        monkeypatch.setattr(connected.store, "commit", refuse_at_first)
+        async with blocking(connected) as (app, running), working(app, connected, grace=0):
+            await enqueue(connected, Job(), "FREQ=MINUTELY", overlap="cancel-previous")
+            for _ in range(2):
+                shift.advance(MINUTE)
+                async with asyncio.timeout(LIMIT):
+                    await running.get()
+        assert refusals == []
+
+    async def test_a_kind_that_fills_up_later(self, connected: Client, shift: Shift) -> None:
+        """Its schedules are looked after soon, although those of another full kind were looked at just before."""
+        async with blocking(connected, concurrency=1) as (app, running):
+            release = asyncio.Event()
+
+            @app.handler(Other, concurrency=1, timeout=timedelta(hours=9))
+            async def handler(ctx: Context, _: Other) -> None:
+                running.put_nowait(ctx)
+                await release.wait()
+
+            async with Worker(app, connected, lease=timedelta(days=1), grace=0):  # with the slow poll that all have
+                await connected.enqueue(Job())
+                start = await enqueue(connected, Other(), "FREQ=SECONDLY;INTERVAL=60", catch_up="all")
+                await running.get()
+                await connected.enqueue(Other())
+                await running.get()
+                shift.advance(MINUTE)
+                await moved(connected, lambda task: task.occurrence_timestamp == start)
+
+    async def test_many_that_cannot_spawn(self, connected: Client, shift: Shift) -> None:
+        """More cancelled generators of a full kind than one query reads hide no other one."""
+        async with blocking(connected, concurrency=1) as (app, running), working(app, connected, grace=0):
+            await connected.enqueue(Job())
+            await running.get()
+            rule = Recurrence("FREQ=YEARLY", await begins(connected))
+            ids = [f"x{n}" for n in range(110)]
+            await connected.enqueue_many([Job() for _ in ids], task_ids=ids, recurrence=rule)
+            assert await connected.cancel_tasks_by_ids(ids) == 110
+            start = await enqueue(connected, Job(), "FREQ=MINUTELY")
+            shift.advance(MINUTE)
+            await moved(connected, lambda task: task.occurrence_timestamp == start)

@@ -277,6 +277,24 @@ class TestVanished:
         assert (task.is_cancelled, task.status) == (False, TaskStatus.WAITING)
         assert await self.vanished(connected) == []
 
+    async def test_one_that_comes_back_differently(self, connected: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What a new version declares at that moment is what runs in the end, not what was pruned."""
+        await bring_about(connected, an_app(("nightly", Job(), DAILY)))
+        await bring_about(connected, an_app())
+        gone = [found.task for found in await survey(connected.store) if found.is_vanished]
+        write, starts = connected.store.write_settings, [an_app(("nightly", Job(n=2), HOURLY))]
+
+        async def start_before(*args: Any) -> Written:
+            if starts:
+                await bring_about(connected, starts.pop())
+            return await write(*args)
+
+        monkeypatch.setattr(connected.store, "write_settings", start_before)
+        assert await prune(connected.store, gone, connected.telemetry) == []
+        task = await connected.get_task("shop:nightly")
+        assert (task.data, Recurrence.from_fields(task.recurrence or {})) == ({"n": 2}, HOURLY)
+        assert (task.is_cancelled, task.status) == (False, TaskStatus.WAITING)
+
     async def test_a_start_that_prune_overtakes(self, connected: Client, monkeypatch: pytest.MonkeyPatch) -> None:
         """A start that has found its schedule as it declares it is refused, looks again, and brings it back."""
         app = an_app(("nightly", Job(), DAILY))
@@ -351,7 +369,9 @@ class TestNames:
         app.include(App())
         app.include(App("billing"))
         assert app.names() == {"shop", "billing"}
-        assert App().names() == {"default"}
+        with pytest.raises(ValueError, match="the app's name may not be of the form __…__"):
+            App("__main__").schedule("n", Job(), DAILY)
+        assert App().names() == set()
 
     async def test_an_id_that_is_taken(self, connected: Client, caplog: pytest.LogCaptureFixture) -> None:
         """A task that is no generator is left as it is, and told; the others are brought about."""
@@ -360,6 +380,12 @@ class TestNames:
         assert (await connected.get_task("shop:nightly")).data == {"n": 5}
         assert (await connected.get_task("shop:hourly")).status is TaskStatus.WAITING
         assert "'shop:nightly' is not brought about: its id belongs to another task" in caplog.text
+        before = await versions(connected)
+        await bring_about(connected, an_app(("nightly", Job(), DAILY), ("hourly", Job(), HOURLY)))
+        assert await versions(connected) == before
+        await connected.delete_task("shop:nightly")
+        await bring_about(connected, an_app(("nightly", Job(), DAILY), ("hourly", Job(), HOURLY)))
+        assert (await connected.get_task("shop:nightly")).recurrence is not None
 
 
 async def test_a_kind_without_a_handler(connected: Client, caplog: pytest.LogCaptureFixture) -> None:
@@ -426,6 +452,7 @@ BAD: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
     (("", Job(), DAILY), {}, ValueError, "name must be a text"),
     ((None, Job(), DAILY), {}, ValueError, "name must be a text with .*, not None"),
     (("a/b", Job(), DAILY), {}, ValueError, "name 'a/b' .*may not contain a slash"),
+    (("__n__", Job(), DAILY), {}, ValueError, "name may not be of the form __…__ .*, not '__n__'"),
     (("n", "job", DAILY), {}, TypeError, "payload must be"),
     (("n", Job(), "0 2 * * *"), {}, TypeError, "recurrence must be a Recurrence"),
     (("n", Job(), DAILY), {"delay": 5}, TypeError, "takes no 'delay'"),
