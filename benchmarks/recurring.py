@@ -10,7 +10,7 @@ from oncetask import Client, Recurrence
 from tests.racing import race
 from tests.support import Shift
 
-_GENERATORS, _MINUTES = 50, 100
+_GENERATORS = 50
 _BEGAN = datetime(2016, 11, 22, 9, 0, 7, tzinfo=UTC)
 _NOW = datetime(2026, 11, 22, 11, 7, 3, tzinfo=UTC)
 _FREQUENCIES = ("SECONDLY", "MINUTELY", "HOURLY", "DAILY", "WEEKLY", "MONTHLY", "YEARLY")
@@ -58,13 +58,13 @@ def _taken(text: str) -> float:
     return 1_000 * (time.perf_counter() - started)
 
 
-async def instants(connect: Callable[[], Awaitable[Client]]) -> dict[str, float]:
-    """Give how many instants there were, and how many of them a race of three workers ran once, twice and never."""
+async def instants(connect: Callable[[], Awaitable[Client]], minutes: int) -> dict[str, float]:
+    """Give how many instants fifty generators had, and how many of them a race of three workers ran once, and never."""
     shift, clients = Shift(), [await connect() for _ in range(3)]
     for client in clients:
         shift.of(client.store)
     started = time.perf_counter()
-    witness, expected = await race(clients, shift, generators=_GENERATORS, runs=_MINUTES)
+    witness, expected = await race(clients, shift, generators=_GENERATORS, runs=minutes)
     return {
         "race_instants": len(expected),
         "race_run_once": sum(number == 1 for key, number in witness.runs.items() if key in expected),
