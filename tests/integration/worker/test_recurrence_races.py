@@ -56,7 +56,7 @@ async def test_two_workers_and_one_that_comes_and_goes(
     On the emulator it is fewer minutes: its listeners read every document that was ever written. `python -m benchmarks`
     has the rest.
     """
-    runs = 10 if "firestore" in place.url else 100
+    runs = 6 if "firestore" in place.url else 100
     witness, expected = await race([await connect() for _ in range(3)], shift, generators=50, runs=runs)
     assert witness.runs.keys() == expected
     assert set(witness.runs.values()) == {1}
