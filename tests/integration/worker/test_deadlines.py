@@ -328,20 +328,24 @@ class TestWhileItRuns:
 
     async def test_a_thread_that_ignores_it_is_abandoned(self, connected: Client) -> None:
         """Its task is done-expired while the thread still runs."""
-        release = threading.Event()
         began: list[str] = []
 
-        def handler(ctx: Context, _: Job) -> str:
-            if ctx.wait_aborted_sync(LIMIT):
-                began.append(ctx.task_id)
-                release.wait(LIMIT)
-            return "too late"
-
         async def attempt(deadline: datetime) -> Task:
+            release, over = threading.Event(), threading.Event()
+
+            def handler(ctx: Context, _: Job) -> str:
+                began.append(ctx.task_id)
+                assert ctx.wait_aborted_sync(LIMIT)
+                release.wait(LIMIT)
+                over.set()
+                return "too late"
+
             async with Worker(app_of(handler), connected, abort_grace=0):
                 receipt = await connected.enqueue(Job(), deadline=deadline)
                 task = await connected.wait(receipt.task_id, LIMIT)
                 release.set()
+                if began:
+                    assert await asyncio.to_thread(over.wait, LIMIT)
                 return task
 
         task = await in_time(connected, attempt, lambda: began)
