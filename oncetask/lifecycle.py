@@ -122,7 +122,7 @@ def triage(task: Task, now: Now, *, has_cleanup: bool = False) -> Step:  # noqa:
         return Step.SPAWN
     if task.lease_owner is not None and not is_overtaken(task):
         return Step.RESCUE
-    if task.is_cancelled and not (has_cleanup and task.recurrence is None):
+    if task.is_cancelled and not (has_cleanup and not is_generator(task)):
         return Step.END_CANCELLED
     return Step.CLAIM
 
@@ -390,9 +390,8 @@ def spawn(task: Task, plan: Plan, *, now: Now, previous: Task | None = None) -> 
         steps = [_end(event, task, Outcome.COMPLETED, now, **changes)]
     else:
         steps = [_free(event, task, wait_until=plan.next, **changes)]
-    is_replaced = previous is not None and occurrences and previous.id not in {one.id for one in occurrences}
-    if previous is not None and is_replaced and (cancelled := cancel(previous, now=now)) is not None:
-        steps.append(cancelled)
+    if previous is not None and occurrences and all(one.id != previous.id for one in occurrences):
+        steps += filter(None, [cancel(previous, now=now)])
     return steps, occurrences
 
 

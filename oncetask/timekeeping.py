@@ -123,21 +123,15 @@ class Timekeeper:
             self._try_again_at = math.inf
             if self._is_behind:
                 await self._bring_about()
-            failed, self._failed = self._failed, set()
-            found = {task.id: task for task in await self._read(failed) if task is not None}
+            failed = tuple(self._failed)
+            found = {task.id: task for task in await self._store.get(failed) if task is not None}
+            self._failed.difference_update(failed)
         found |= {task.id: task for task in await self._coming(kinds)}
         now = self._store.clock.now()
         due = [task for task in found.values() if is_due_generator(task, now)]
         await self.spawn(due)
         waits = [(task.due_at - now.latest).total_seconds() for task in found.values() if task.due_at is not None]
         return min([wait for wait in waits if wait > 0] + [_GLANCE_SECONDS if due else self._horizon])
-
-    async def _read(self, failed: Collection[str]) -> list[Task | None]:
-        try:
-            return await self._store.get(list(failed)) if failed else []
-        except BaseException:
-            self._try_again(failed)
-            raise
 
     def _try_again(self, failed: Iterable[str] = ()) -> None:
         """Remember what `keep` has to do soon."""
@@ -147,15 +141,16 @@ class Timekeeper:
     async def _coming(self, kinds: Collection[str]) -> list[Task]:
         """Find the generators of some kinds that are due before the next look."""
         found: list[Task] = []
+        if not kinds:
+            return found
         until = (await self._store.now()).latest + timedelta(seconds=self._horizon)
         after: Cursor | None = None
-        while kinds:
+        while True:
             page = await self._store.due(kinds, now=until, limit=_PAGE, after=after, generators=True)
             found += page
             if len(page) < _PAGE or page[-1].due_at is None:
-                break
+                return found
             after = Cursor(page[-1].due_at, page[-1].id)
-        return found
 
     async def _spawn(self, task: Task) -> None:
         async with self._few:

@@ -75,7 +75,7 @@ class Slots:
 
     def count_in(self, day: int) -> int:
         """Count the instants of a day."""
-        first = (self._first - day * self._a_day) % self._interval
+        first = self._first_in(day)
         if first not in self._counts:
             self._counts[first] = self._mask[first :: self._interval].count(1) * len(self.within)
         return self._counts[first]
@@ -83,7 +83,7 @@ class Slots:
     def count_before(self, day: int, second: int) -> int:
         """Count the instants of a day that come before one of its seconds."""
         slot, rest = divmod(second, self._length)
-        first = (self._first - day * self._a_day) % self._interval
+        first = self._first_in(day)
         number = self._mask[first : slot : self._interval].count(1) * len(self.within)
         return number + (bisect_left(self.within, rest) if self._in_day(day, slot) == slot else 0)
 
@@ -99,6 +99,10 @@ class Slots:
             return first if first < self._a_day else None
         place = self._mask[first :: self._interval].find(1)
         return None if place < 0 else first + place * self._interval
+
+    def _first_in(self, day: int) -> int:
+        """Give the first visited slot, counted from the beginning of a day; it may lie on a later one."""
+        return (self._first - day * self._a_day) % self._interval
 
     def _next_visited(self, slot: int) -> int:
         return slot + (self._first - slot) % self._interval

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from datetime import date, datetime, time, timedelta
+from functools import cached_property
 from math import lcm
 from typing import TYPE_CHECKING, Protocol
 
@@ -85,9 +86,12 @@ class RuleWalk:
 
     def _number_before(self, day: int, second: int) -> int:
         """Count the instants from the start to a moment."""
-        start = self._start
-        earlier = self._up_to(start.toordinal(), second_of(start))
+        earlier = self._before_start
         return self._up_to(day, second, earlier + (self._count or 0)) - earlier
+
+    @cached_property
+    def _before_start(self) -> int:
+        return self._up_to(self._start.toordinal(), second_of(self._start))
 
     def _up_to(self, day: int, second: int, enough: int = 0) -> int:
         """Count the instants before a moment, from the first of January of the start's year, or as many as `enough`."""
@@ -100,8 +104,10 @@ class RuleWalk:
         earlier = days[: bisect_left(days, day)]
         number += self._in_days(earlier, times)
         if len(earlier) < len(days) and days[len(earlier)] == day:
-            own = self._days.times_of(day)
-            number += self._slots.count_before(day, second) if self._has_slots else bisect_left(own, second)
+            if self._has_slots:
+                number += self._slots.count_before(day, second)
+            else:
+                number += bisect_left(self._days.times_of(day), second)
         return number
 
     def _before(self, year: int, enough: int) -> int:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from google.cloud.firestore_v1.types import write as write_types
-
 from oncetask.store import Settings, Written
-from oncetask.store.firestore.codec import micros, read_value, set_micros, write_value
+from oncetask.store.firestore.codec import micros, read_value, set_micros
 from oncetask.store.firestore.faults import REFUSALS, impossible
 from oncetask.store.firestore.rpc import RpcFailed
+from oncetask.store.firestore.writes import fields_set
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from oncetask.store.firestore.session import Session
 
 __all__ = ["read_settings", "write_settings"]
-
-_Write: Any = write_types.Write.pb()
 
 
 async def read_settings(session: Session) -> Settings:
@@ -34,12 +31,7 @@ async def read_settings(session: Session) -> Settings:
 
 async def write_settings(session: Session, before: Settings, changes: Mapping[str, Any]) -> Written:
     """Set fields upon the version that was read. Raises StoreUnavailable."""
-    pb = _Write()
-    pb.update.name = session.names.settings
-    pb.update_mask.SetInParent()
-    for name, value in changes.items():
-        pb.update_mask.field_paths.append(name)
-        write_value(pb.update.fields[name], value)
+    pb = fields_set(session.names.settings, changes)
     if before.version:
         set_micros(pb.current_document.update_time, before.version)
     else:

@@ -15,13 +15,13 @@ from oncetask.store.document import ABSENT, encode, encode_changes
 from oncetask.store.firestore.codec import set_micros, write_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from oncetask.lifecycle import Transition
     from oncetask.store.firestore.codec import Names
     from oncetask.task import Task
 
-__all__ = ["GENERATOR", "Write", "change", "creation", "document_of", "removal", "tried"]
+__all__ = ["GENERATOR", "Write", "change", "creation", "document_of", "fields_set", "removal", "tried"]
 
 GENERATOR = "isGenerator"
 _Write: Any = write_types.Write.pb()
@@ -80,15 +80,22 @@ def creation(names: Names, task: Task) -> Write:
 
 def change(names: Names, transition: Transition) -> Write:
     """Give the write of a transition. Raises TypeError and ValueError for what Firestore cannot hold."""
-    pb = _Write()
-    pb.update.name = names.task(transition.before.id)
-    pb.update_mask.SetInParent()  # without a mask, a write that changes nothing would empty the document
-    for name, given in encode_changes(transition.changes).items():
-        pb.update_mask.field_paths.append(name)
-        if given is not ABSENT:
-            write_value(pb.update.fields[name], given)
+    name = names.task(transition.before.id)
+    pb = fields_set(name, encode_changes(transition.changes))
     set_micros(pb.current_document.update_time, transition.before.version)
     return Write(pb, pb.update.name, transition.before.version, partial(_judge_change, transition))
+
+
+def fields_set(name: str, changes: Mapping[str, Any]) -> Any:
+    """Give the message that sets, or removes, some fields of a document; its precondition is the caller's to say."""
+    pb = _Write()
+    pb.update.name = name
+    pb.update_mask.SetInParent()  # without a mask, a write that changes nothing would empty the document
+    for field_name, given in changes.items():
+        pb.update_mask.field_paths.append(field_name)
+        if given is not ABSENT:
+            write_value(pb.update.fields[field_name], given)
+    return pb
 
 
 def removal(names: Names, task: Task) -> Write:
