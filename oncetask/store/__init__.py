@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from oncetask.clock import Now, StoreClock
     from oncetask.errors import OncetaskError
     from oncetask.lifecycle import Transition
+    from oncetask.lock import Lock, LockChange
     from oncetask.task import Outcome, Task, TaskStatus
 
 __all__ = ["Cursor", "Feed", "Settings", "TaskFilter", "TaskStore", "Written"]
@@ -52,6 +53,7 @@ class TaskFilter:
     parent: str | None = None
     done: bool | None = None
     outcome: Outcome | None = None
+    lease_owner: str | None = None
     generators: bool = False
     """Only generators of recurrences."""
 
@@ -139,6 +141,7 @@ class TaskStore(ABC):
 
         - In the order of `tasks`: refused where a task of that id exists already (it is left as it is).
         - A task that exists because an earlier try of this very create stored it (same `create_id`) counts as applied.
+        - Tasks of one resource key become visible in the order of `tasks`: whoever sees one sees those before it.
         - `StoreUnavailable.receipts` holds what was settled before the failure, as `Written` (None: not known).
         """
 
@@ -155,12 +158,36 @@ class TaskStore(ABC):
         limit: int,
         after: Cursor | None = None,
         generators: bool = False,
+        without: Collection[str] = (),
     ) -> list[Task]:
         """Read the beginning of the due line.
 
         - Tasks of these kinds whose stored `dueAt` is an instant not after `now`, earliest first (then by id).
         - At most `limit`; fewer means that there are no more. `after` continues behind a place.
         - `generators`: only those of recurrences.
+        - `without`: none that has one of these resource keys, but generators; they are looked past, not read, as far
+          as the store can, the first keys before the others. What somebody else wrote may be left out.
+        - With `without`, those of one instant may come in another order than by id, and so be cut at `limit`; `after`
+          the last of them goes on behind it all the same.
+        """
+
+    @abstractmethod
+    async def line(
+        self, resource_keys: Collection[str], *, now: datetime, limit: int, after: Task | None = None
+    ) -> list[Task]:
+        """Read the beginning of the line of some resource keys: their open tasks of all kinds.
+
+        - Those whose `waitUntil` is an instant not after `now`, by `waitUntil`, then `createdAt`, then id; whoever
+          holds them, due or not, generators among them.
+        - At most `limit`; fewer means that there are no more. `after` continues behind a task.
+        - One without a `createdAt` may be left out.
+        """
+
+    @abstractmethod
+    async def locks(self, resource_keys: Sequence[str]) -> list[Lock | None]:
+        """Read the locks of resource keys, in the order of the keys; None for those that have none.
+
+        - One that cannot be read, since somebody else wrote it, counts as held by nobody for ever past.
         """
 
     @abstractmethod
@@ -175,11 +202,17 @@ class TaskStore(ABC):
 
     @abstractmethod
     async def commit(
-        self, transitions: Sequence[Transition], creates: Sequence[Task], batch: object | None
+        self,
+        transitions: Sequence[Transition],
+        creates: Sequence[Task],
+        batch: object | None,
+        locks: Sequence[LockChange] = (),
     ) -> list[Written]:
-        """Apply changes of several tasks together with new tasks and the user's own writes: all of it, or nothing.
+        """Apply changes of several tasks and locks together with new tasks and the user's own writes: all, or nothing.
 
-        - Refused, every one, where one of `transitions` is; nothing is written then.
+        - Answers for each of `transitions`, then for each of `locks`; one that was removed has some version.
+        - Refused, every one, where one of them is; nothing is written then. A lock is refused where another one than
+          `before` is stored, one that was removed and made anew among them.
         - A new task whose id exists already is left out, as `create` would.
         - `batch` is what `new_batch` gave.
         - An impossible write makes all of it impossible; each answer says so.

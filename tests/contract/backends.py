@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from abc import ABC, abstractmethod
@@ -62,6 +63,10 @@ class Backend(ABC):
     async def raw_get(self, task_id: str) -> dict[str, Any]:
         """Read the fields of a document as they are stored; what is absent is left out."""
 
+    @abstractmethod
+    async def raw_put_lock(self, resource_key: str, *, owner: Any, leased_until: Any) -> None:
+        """Write a lock as somebody would who has no oncetask, whatever its fields hold."""
+
 
 class _Sqlite(Backend):
     """Documents are rows, their fields columns of the same names."""
@@ -99,6 +104,16 @@ class _Sqlite(Backend):
             return {name: value for name, value in zip(_columns(sql), row, strict=True) if value is not None}
 
         return await self._run(get)
+
+    async def raw_put_lock(self, resource_key: str, *, owner: Any, leased_until: Any) -> None:
+        """Write a row."""
+
+        def put(sql: sqlite3.Connection) -> None:
+            (version,) = sql.execute("UPDATE clock SET version = version + 1 RETURNING version").fetchone()
+            row = ("default", resource_key, _column(owner), _column(leased_until), version)
+            sql.execute("INSERT OR REPLACE INTO locks VALUES (?, ?, ?, ?, ?)", row)
+
+        await self._run(put)
 
 
 def _columns(sql: sqlite3.Connection) -> list[str]:
@@ -178,6 +193,15 @@ class FirestoreBackend(Backend):
     async def raw_get(self, task_id: str) -> dict[str, Any]:
         """Read a document."""
         return (await self._document(task_id).get()).to_dict() or {}
+
+    async def raw_put_lock(self, resource_key: str, *, owner: Any, leased_until: Any) -> None:
+        """Write a document of these two fields only."""
+        await self.lock_document(resource_key).set({"leaseOwner": owner, "leasedUntil": leased_until})
+
+    def lock_document(self, resource_key: str) -> Any:
+        """Give Google's reference of a lock."""
+        name = hashlib.sha256(resource_key.encode()).hexdigest()
+        return self.client.document("oncetask", "default", "onceLocks", name)
 
     def _document(self, task_id: str) -> Any:
         return self.client.document("oncetask", "default", "onceTasks", task_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +13,10 @@ import pytest
 from oncetask import lifecycle
 from oncetask.errors import OncetaskError
 from oncetask.store import TaskStore, Written
-from oncetask.store.firestore import FirestoreStore
 from oncetask.task import Outcome, Task
 from tests.contract.backends import Backend
 from tests.contract.places import FIRESTORE, only
-from tests.integration.firestore.support import failing, lose_answer, rpc_of
+from tests.integration.firestore.support import fail_once, failing, firestore, lose_answer, rpc_of
 from tests.support import T0, a_task, at, commit_one, exactly, fetch, follow, stored
 
 NOW = exactly(T0)
@@ -371,6 +370,51 @@ class TestSeveralChanges:
         assert not any(w.error for w in (*one, *other))
 
 
+class TestSeveralCommitsAtOnce:
+    """Commits of different callers that happen to be under way at the same time."""
+
+    async def test_one_that_is_refused_does_not_refuse_the_others(self, store: TaskStore) -> None:
+        """Each is applied as a whole or not at all, whatever becomes of the others."""
+        pairs = [[await running(store, f"{n}{part}") for part in "ab"] for n in range(10)]
+        for n in (3, 7):
+            await follow(store, lifecycle.renew(pairs[n][1], until=at(99)))
+
+        answers = await asyncio.gather(*(store.commit(completed(*pair), [], None) for pair in pairs))
+
+        assert [n for n, written in enumerate(answers) if written == [Written()] * 2] == [3, 7]
+        for n, (pair, written) in enumerate(zip(pairs, answers, strict=True)):
+            found = [await fetch(store, task.id) for task in pair]
+            if n in {3, 7}:
+                assert [task.outcome for task in found] == [None, None]
+            else:
+                assert [(task.outcome, task.version) for task in found] == [
+                    (Outcome.COMPLETED, one.version) for one in written
+                ]
+
+    async def test_one_that_is_impossible_is_its_own_error(self, store: TaskStore) -> None:
+        """What no store can hold is an error of the one who wanted it stored."""
+        a, b, c = [await running(store, task_id) for task_id in "abc"]
+        changes = [lifecycle.complete(task, result=object() if task is b else 1, now=NOW) for task in (a, b, c)]
+
+        answers = await asyncio.gather(*(store.commit([change], [], None) for change in changes))
+
+        assert [(one.applied, one.error is None) for (one,) in answers] == [(True, True), (False, False), (True, True)]
+        assert [(await fetch(store, task_id)).outcome for task_id in "abc"] == [
+            Outcome.COMPLETED,
+            None,
+            Outcome.COMPLETED,
+        ]
+
+    async def test_of_those_that_share_a_task_the_first_is_applied(self, store: TaskStore) -> None:
+        """Commits of one store that were begun in an order are judged in that order."""
+        shared, *own = [await running(store, task_id) for task_id in "abcd"]
+
+        answers = await asyncio.gather(*(store.commit(completed(task, shared), [], None) for task in own))
+
+        assert [[one.applied for one in written] for written in answers] == [[True] * 2, [False] * 2, [False] * 2]
+        assert [(await fetch(store, task.id)).outcome for task in own] == [Outcome.COMPLETED, None, None]
+
+
 @only(FIRESTORE)
 class TestSeveralChangesWhoseAnswerIsLost:
     """What is told of a commit that may have been applied."""
@@ -418,7 +462,7 @@ class TestSeveralChangesWhoseAnswerIsLost:
         async def change() -> None:
             await follow(store, lifecycle.renew(b, until=at(99)))
 
-        fail_once(store, grpc.StatusCode.UNAVAILABLE, then=change)
+        fail_once(store, "commit", grpc.StatusCode.UNAVAILABLE, then=change)
 
         assert await store.commit(completed(a, b), [a_task("c")], None) == [Written()] * 2
         assert (await fetch(store, "a")).outcome is None
@@ -427,7 +471,7 @@ class TestSeveralChangesWhoseAnswerIsLost:
     async def test_it_was_not_applied_and_is_repeated(self, store: TaskStore) -> None:
         """Where the call never reached the server and nobody wrote meanwhile, the next one is applied."""
         tasks = [await running(store, f"parent {n}") for n in range(2)]
-        fail_once(store, grpc.StatusCode.UNAVAILABLE)
+        fail_once(store, "commit", grpc.StatusCode.UNAVAILABLE)
 
         assert all(one.applied for one in await store.commit(completed(*tasks), [a_task("a")], None))
         assert {(await fetch(store, task.id)).outcome for task in tasks} == {Outcome.COMPLETED}
@@ -435,7 +479,7 @@ class TestSeveralChangesWhoseAnswerIsLost:
     async def test_one_that_the_server_aborted_is_repeated(self, store: TaskStore) -> None:
         """Contention is no refusal."""
         tasks = [await running(store, f"parent {n}") for n in range(2)]
-        fail_once(store, grpc.StatusCode.ABORTED)
+        fail_once(store, "commit", grpc.StatusCode.ABORTED)
 
         assert all(one.applied for one in await store.commit(completed(*tasks), [], None))
 
@@ -457,23 +501,3 @@ class TestSeveralChangesWhoseAnswerIsLost:
         assert rpc.commit == call
         assert (await fetch(store, "a")).owner == "first"
         assert (await fetch(store, "b")).create_id == "create-b"
-
-
-def firestore(store: TaskStore) -> FirestoreStore:
-    """Give the store as what it is."""
-    assert isinstance(store, FirestoreStore)
-    return store
-
-
-def fail_once(store: TaskStore, code: grpc.StatusCode, *, then: Callable[[], Awaitable[None]] | None = None) -> None:
-    """Let the next commit fail before it reaches the server; `then` happens meanwhile."""
-    rpc = rpc_of(firestore(store))
-    call = rpc.commit
-
-    async def fail(writes: Sequence[Any]) -> Any:
-        rpc.commit = call  # type: ignore[method-assign]  # only once
-        if then is not None:
-            await then()
-        raise failing("Commit", code)
-
-    rpc.commit = fail  # type: ignore[method-assign]  # the server's doing

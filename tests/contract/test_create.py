@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from oncetask.errors import OncetaskError
-from oncetask.store import TaskStore
+from oncetask.store import TaskFilter, TaskStore
 from oncetask.task import Progress, Task, TaskError
 from tests.contract.backends import Backend
-from tests.support import T0, a_task, at, fetch, stored
+from tests.support import T0, a_task, at, fetch, not_none, stored
 
 
 def same(found: Task | None, given: Task) -> bool:
@@ -180,6 +181,111 @@ async def test_one_that_is_no_document_fails_by_itself(store: TaskStore) -> None
 
     assert [one.applied for one in written] == [True, False, True]
     assert isinstance(written[1].error, OncetaskError)
+
+
+def of_one_key(number: int, **fields: Any) -> list[Task]:
+    """Give tasks of one resource key whose ids say their places."""
+    return [a_task(f"t{n:04}", resource_key="user:1", **fields) for n in range(number)]
+
+
+class TestTheOrderWithinAKey:
+    """Nobody may see a task of a resource key before those that were enqueued in front of it."""
+
+    async def test_who_looks_meanwhile_sees_a_beginning(
+        self, store: TaskStore, open_store: Callable[[], TaskStore]
+    ) -> None:
+        """While a thousand tasks of one key are stored, among others, its line is at every moment a beginning."""
+        tasks = [
+            task
+            for n, keyed in enumerate(of_one_key(1_000))
+            for task in (keyed, a_task(f"u{n:04}"), a_task(f"v{n:04}", resource_key=f"user:{n % 400 + 2}"))
+        ]
+        reader = open_store()
+        creating = asyncio.create_task(store.create(tasks))
+        while not creating.done():
+            line = [task.id for task in await reader.line(["user:1"], now=T0, limit=2_000)]
+            assert line == [f"t{n:04}" for n in range(len(line))]
+
+        assert all(one.applied for one in await creating)
+        assert len(await reader.line(["user:1"], now=T0, limit=2_000)) == 1_000
+        assert await store.count(TaskFilter()) == 3_000
+
+    async def test_answers_stand_in_the_order_of_the_tasks(self, store: TaskStore) -> None:
+        """Tasks of one key, of others and of none may stand in any order; each answer is that task's."""
+        tasks = [
+            a_task(f"t{n:03}", resource_key=[None, "a", "b", f"c{n}"][n % 4], create_id=f"mine {n}") for n in range(900)
+        ]
+        (taken,) = await stored(store, replace(tasks[401], create_id="earlier"))
+
+        written = await store.create(tasks)
+
+        assert [n for n, one in enumerate(written) if not one.applied] == [401]
+        found = [not_none(task) for task in await store.get([task.id for task in tasks])]
+        assert [task.version for task in found] == [one.version or taken.version for one in written]
+
+    async def test_those_that_exist_are_refused_by_themselves(self, store: TaskStore) -> None:
+        """Tasks of the key that exist already stay as they are, and all others are stored."""
+        tasks = of_one_key(1_000, create_id="mine")
+        await stored(store, *(replace(task, create_id="earlier") for task in tasks[::100]))
+
+        written = await store.create(tasks)
+
+        assert [n for n, one in enumerate(written) if not one.applied] == list(range(0, 1_000, 100))
+        assert all(one.error is None for one in written)
+        found = [not_none(task) for task in await store.get([task.id for task in tasks])]
+        assert [n for n, task in enumerate(found) if task.create_id == "earlier"] == list(range(0, 1_000, 100))
+
+    async def test_repeating_it_is_no_refusal(self, store: TaskStore) -> None:
+        """What an earlier try of this very create stored counts as applied, with the version that it has."""
+        tasks = of_one_key(900)
+        first = await store.create(tasks[:500])
+
+        again = await store.create(tasks)
+
+        assert [one.version for one in again[:500]] == [one.version for one in first]
+        assert all(one.applied for one in again)
+
+    async def test_without_a_create_id_nothing_is_repeated(self, store: TaskStore) -> None:
+        """Tasks that do not say whose create they are, are refused where they exist."""
+        tasks = of_one_key(2, create_id=None)
+
+        assert [[one.applied for one in await store.create(tasks)] for _ in range(2)] == [[True] * 2, [False] * 2]
+
+    async def test_those_that_are_impossible_fail_by_themselves(self, backend: Backend, store: TaskStore) -> None:
+        """What is too large, or no document at all, is answered with an error, and the others are stored."""
+        tasks = of_one_key(9)
+        tasks[2] = replace(tasks[2], data={"x": "x" * 1_200_000})
+        tasks[6] = replace(tasks[6], owner="\ud800")
+
+        written = await store.create(tasks)
+
+        impossible = [6] if backend.largest_document is None else [2, 6]
+        assert [n for n, one in enumerate(written) if isinstance(one.error, OncetaskError)] == impossible
+        assert [n for n, one in enumerate(written) if not one.applied] == impossible
+        found = await store.get([task.id for task in tasks])
+        assert [task is not None for task in found] == [one.applied for one in written]
+
+    @pytest.mark.parametrize("keys", [("k", "k"), ("k", None), (None, "k")], ids=["same", "first", "second"])
+    async def test_the_same_id_twice_in_one_call(self, store: TaskStore, keys: tuple[str | None, str | None]) -> None:
+        """Of two tasks of one id the first is stored and the second refused, whichever keys they have."""
+        twins = [a_task("twin", create_id=f"mine {n}", resource_key=key) for n, key in enumerate(keys)]
+
+        written = await store.create([*twins, a_task("a", resource_key="k"), a_task("b", resource_key="k")])
+
+        assert [one.applied for one in written] == [True, False, True, True]
+        assert (await fetch(store, "twin")).create_id == "mine 0"
+
+    async def test_many_callers_at_once(self, store: TaskStore, open_store: Callable[[], TaskStore]) -> None:
+        """Of many callers that create the same tasks of one key, one succeeds for each task."""
+        stores = [store, open_store()]
+
+        written = await asyncio.gather(
+            *(stores[caller % 2].create(of_one_key(10, create_id=f"caller {caller}")) for caller in range(8))
+        )
+
+        winners = [[caller for caller, answer in enumerate(written) if answer[n].applied] for n in range(10)]
+        found = [await fetch(store, task.id) for task in of_one_key(10)]
+        assert [[task.create_id] for task in found] == [[f"caller {caller}" for caller in who] for who in winners]
 
 
 @pytest.mark.parametrize("task_id", ["é/ü".replace("/", "|"), "a b", "%2F", "x" * 1_500, "😀", "'", "a?b#c", "*"])

@@ -14,10 +14,10 @@ async def tasks(store: TaskStore) -> None:
     """Store some tasks that differ in everything that can be asked for."""
     await stored(
         store,
-        a_task("c", kind="sync", resource_key="user:1", owner="ada"),
+        a_task("c", kind="sync", resource_key="user:1", owner="ada", lease_owner="l2"),
         a_task("a", kind="sync", resource_key="user:1", outcome=Outcome.COMPLETED),
         a_task("b", kind="sync", resource_key="user:2", outcome=Outcome.FAILED, owner="bob"),
-        a_task("d", resource_key="user:1", owner="ada", parent_recurrence_id="nightly"),
+        a_task("d", resource_key="user:1", owner="ada", parent_recurrence_id="nightly", lease_owner="l2"),
         a_task("e", outcome=Outcome.FAILED, parent_recurrence_id="nightly"),
         a_task("f", is_cancelled=True, lease_owner="l1"),
         a_task("g", outcome=Outcome.CANCELLED, is_cancelled=True),
@@ -31,6 +31,8 @@ FILTERS = [
     pytest.param(TaskFilter(resource_key="user:1"), "acd", id="resource key"),
     pytest.param(TaskFilter(owner="ada"), "cd", id="owner"),
     pytest.param(TaskFilter(parent="nightly"), "de", id="parent"),
+    pytest.param(TaskFilter(lease_owner="l2"), "cd", id="lease owner"),
+    pytest.param(TaskFilter(lease_owner="l3"), "", id="lease owner of none"),
     pytest.param(TaskFilter(done=True), "abeg", id="done"),
     pytest.param(TaskFilter(done=False), "cdf", id="not done"),
     pytest.param(TaskFilter(outcome=Outcome.FAILED), "be", id="outcome"),
@@ -43,6 +45,9 @@ FILTERS = [
     pytest.param(TaskFilter(kind="sync", outcome=Outcome.FAILED, owner="bob"), "b", id="kind, outcome and owner"),
     pytest.param(TaskFilter(resource_key="user:1", done=False), "cd", id="key and not done"),
     pytest.param(TaskFilter(owner="ada", parent="nightly", kind="greet"), "d", id="owner, parent and kind"),
+    pytest.param(TaskFilter(resource_key="user:1", lease_owner="l2"), "cd", id="key and lease owner"),
+    pytest.param(TaskFilter(resource_key="user:2", lease_owner="l2"), "", id="another key's lease owner"),
+    pytest.param(TaskFilter(kind="sync", resource_key="user:1", lease_owner="l2", done=False), "c", id="all of these"),
 ]
 
 

@@ -108,3 +108,15 @@ def test_document() -> None:
     assert document.name == "projects/p/databases/d/documents/oncetask/test/onceTasks/a:b"
     assert (task.id, task.version, task.problems) == ("a:b", 123, ())
     assert task.read_at == EPOCH + timedelta(seconds=1, microseconds=1)
+
+
+def test_names() -> None:
+    """Tasks and locks lie beside each other; a lock's name is the hash of its key, which may hold any character."""
+    names = Names("projects/p/databases/(default)", "staging")
+
+    assert names.task("a") == "projects/p/databases/(default)/documents/oncetask/staging/onceTasks/a"
+    assert names.task_id(names.task("a:b c")) == "a:b c"
+    assert names.lock("é/ü") == (
+        "projects/p/databases/(default)/documents/oncetask/staging/onceLocks/"
+        "172f7ec3f2c56f87a09231f4aa5b774b3d34fc575cc38545d6f872d80f58d475"
+    )

@@ -5,6 +5,7 @@ A version is the document's `update_time` in microseconds, the resolution of eve
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +30,15 @@ class Names:
         self.settings = f"{database}/documents/oncetask/{env}"
         self.parent = self.settings
         self._prefix = f"{self.settings}/onceTasks/"
+        self._locks = f"{self.settings}/onceLocks/"
 
     def task(self, task_id: str) -> str:
         """Give the name of a task's document."""
         return self._prefix + task_id
+
+    def lock(self, resource_key: str) -> str:
+        """Give the name of a resource key's lock; a key may hold what a name may not, so it is hashed."""
+        return self._locks + hashlib.sha256(resource_key.encode()).hexdigest()
 
     def task_id(self, name: str) -> str:
         """Give the id of the task that a document of this name holds."""

@@ -7,9 +7,10 @@ call leaves in the next iteration of the loop, with everything that was submitte
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from oncetask.store.firestore.queueing import Queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -38,17 +39,14 @@ class GroupCommit:
         self._send = send
         self._small_calls = small_calls
         self._calls = calls
-        self._queue: deque[Write] = deque()
-        self._bytes = 0
-        self._busy: set[str] = set()
+        self._queue: Queue[Write] = Queue(most_writes=_MOST_WRITES, most_bytes=_MOST_BYTES)
         self._flights: set[asyncio.Task[None]] = set()
         self._scheduled = False
 
     def submit(self, writes: Iterable[Write]) -> None:
         """Queue writes; their `done` tells when they are settled."""
         for write in writes:
-            self._queue.append(write)
-            self._bytes += write.pb.ByteSize()
+            self._queue.put(write)
         self._schedule()
 
     async def aclose(self) -> None:
@@ -63,40 +61,17 @@ class GroupCommit:
 
     def _depart(self) -> None:
         self._scheduled = False
-        while self._may_depart() and (batch := self._take()):
+        while self._may_depart() and (batch := self._queue.take()):
             flight = asyncio.get_running_loop().create_task(self._send(batch), name="oncetask-batch-write")
             self._flights.add(flight)
             flight.add_done_callback(partial(self._arrived, batch))
 
     def _may_depart(self) -> bool:
-        full = len(self._queue) >= _MOST_WRITES or self._bytes >= _MOST_BYTES
-        return bool(self._queue) and len(self._flights) < (self._calls if full else self._small_calls)
-
-    def _take(self) -> list[Write]:
-        """Take as much as fits from the head of the queue, leaving busy documents there in their order."""
-        batch: list[Write] = []
-        left: list[Write] = []
-        size = 0
-        while self._queue and len(batch) < _MOST_WRITES:
-            write = self._queue[0]
-            bytes_of_it = write.pb.ByteSize()
-            if batch and size + bytes_of_it > _MOST_BYTES:
-                break
-            self._queue.popleft()
-            if write.name in self._busy:
-                left.append(write)
-                continue
-            self._bytes -= bytes_of_it
-            if not write.done.cancelled():  # its caller has gone, and nothing was sent yet
-                batch.append(write)
-                self._busy.add(write.name)
-                size += bytes_of_it
-        self._queue.extendleft(reversed(left))
-        return batch
+        return len(self._flights) < (self._calls if self._queue.is_full else self._small_calls)
 
     def _arrived(self, batch: list[Write], flight: asyncio.Task[None]) -> None:
         self._flights.discard(flight)
-        self._busy.difference_update(write.name for write in batch)
+        self._queue.free(batch)
         for write in batch:
             if not write.done.done():  # `send` broke its word: a caller must not wait for ever
                 write.fail(flight.exception() or RuntimeError("a write was left unsettled"))

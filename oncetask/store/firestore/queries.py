@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from google.cloud.firestore_v1.types import query as query_types
 
 from oncetask.store.firestore.codec import write_value
-from oncetask.store.firestore.writes import GENERATOR
+from oncetask.store.firestore.writes import GENERATOR, LANE
 from oncetask.task import Outcome
 
 if TYPE_CHECKING:
@@ -17,20 +19,54 @@ if TYPE_CHECKING:
     from oncetask.store import Cursor, TaskFilter
     from oncetask.task import Task
 
-__all__ = ["doorbell", "due", "filtered", "first_due", "in_chunks", "matching", "next_kind"]
+__all__ = [
+    "Place",
+    "doorbell",
+    "due",
+    "due_without",
+    "filtered",
+    "first_due",
+    "in_chunks",
+    "in_chunks_without",
+    "line",
+    "matching",
+    "next_kind",
+]
 
 _Query: Any = query_types.StructuredQuery.pb()
 _Op = _Query.FieldFilter
 _MOST_DISJUNCTIONS = 30
+_FEWEST_KINDS, _MOST_KINDS = 3, 10  # of a query that leaves keys out: more keys for each make it more queries
 _EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
 _NAME = "__name__"
 
 
-def in_chunks(kinds: Collection[str]) -> Iterator[list[str]]:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in the due line where keys are left out, which is ordered by lane as well."""
+
+    due_at: datetime
+    lane: str | None
+    """None: not known; then it is the whole instant."""
+    name: str
+
+
+def in_chunks(kinds: Collection[str], size: int = _MOST_DISJUNCTIONS) -> Iterator[list[str]]:
     """Give the kinds in parts that one query can ask for."""
     ordered = sorted(set(kinds))
-    for start in range(0, len(ordered), _MOST_DISJUNCTIONS):
-        yield ordered[start : start + _MOST_DISJUNCTIONS]
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]
+
+
+def in_chunks_without(kinds: Collection[str], without: Collection[str]) -> Iterator[tuple[list[str], list[str]]]:
+    """Give the kinds in parts, each with those of the keys, from the first on, that its query can leave out.
+
+    So many keys part the others into one range more, and a query is about each kind in each range.
+    """
+    keys = list(dict.fromkeys(filter(None, without)))  # an empty one is nobody's key, but generators' lane
+    size = min(_MOST_KINDS, max(_FEWEST_KINDS, _MOST_DISJUNCTIONS // (len(keys) + 1)))
+    for part in in_chunks(kinds, size):
+        yield part, keys[: _MOST_DISJUNCTIONS // len(part) - 1]
 
 
 def due(  # the port's arguments
@@ -51,6 +87,38 @@ def due(  # the port's arguments
         conditions.append(_IS_GENERATOR)
     query = _ordered_by_due(*conditions, limit=limit)
     return _starting_behind(query, after, after_name)
+
+
+def due_without(kinds: Sequence[str], lanes: Sequence[str], *, now: datetime, limit: int, behind: Place | None) -> Any:
+    """Ask for the beginning of the due line without these lanes, as `in_chunks_without` gives both."""
+    query = _query(_one_of("kind", kinds), _compared("dueAt", _Op.LESS_THAN_OR_EQUAL, now), _beside(LANE, lanes))
+    _order(query, "dueAt", LANE, _NAME)
+    query.limit.value = limit
+    if behind is not None:
+        write_value(query.start_at.values.add(), behind.due_at)
+        query.start_at.before = behind.lane is None
+        if behind.lane is not None:
+            query.start_at.values.add().string_value = behind.lane
+            query.start_at.values.add().reference_value = behind.name
+    return query
+
+
+def line(resource_keys: Sequence[str], *, now: datetime, limit: int, after: Task | None, after_name: str) -> Any:
+    """Ask for the beginning of the line of resource keys, at most 30; what has no instants has no place there."""
+    query = _query(
+        _one_of("resourceKey", resource_keys),
+        _is_null("outcome"),
+        _compared("waitUntil", _Op.LESS_THAN_OR_EQUAL, now),
+        _compared("createdAt", _Op.GREATER_THAN_OR_EQUAL, _EARLIEST),
+    )
+    _order(query, "waitUntil", "createdAt", _NAME)
+    query.limit.value = limit
+    if after is not None:
+        write_value(query.start_at.values.add(), after.wait_until)
+        write_value(query.start_at.values.add(), after.created_at)
+        query.start_at.values.add().reference_value = after_name
+        query.start_at.before = False
+    return query
 
 
 def doorbell(kinds: Sequence[str], *, limit: int, after: Cursor | None = None, after_name: str = "") -> Any:
@@ -112,6 +180,7 @@ def _conditions(which: TaskFilter) -> Iterator[Any]:
         ("owner", which.owner),
         ("parentRecurrenceId", which.parent),
         ("outcome", which.outcome and which.outcome.value),
+        ("leaseOwner", which.lease_owner),
     ):
         if wanted is not None:
             yield _compared(field, _Op.EQUAL, wanted)
@@ -141,12 +210,18 @@ def _starting_behind(query: Any, after: Cursor | None, after_name: str) -> Any:
 def _query(*conditions: Any) -> Any:
     query = _Query()
     query.from_.add(collection_id="onceTasks")
-    if len(conditions) == 1:
-        query.where.CopyFrom(conditions[0])
-    elif conditions:
-        query.where.composite_filter.op = _Query.CompositeFilter.AND
-        query.where.composite_filter.filters.extend(conditions)
+    if conditions:
+        query.where.CopyFrom(_joined(_Query.CompositeFilter.AND, conditions))
     return query
+
+
+def _joined(operator: int, conditions: Sequence[Any]) -> Any:
+    if len(conditions) == 1:
+        return conditions[0]
+    condition = _Query.Filter()
+    condition.composite_filter.op = operator
+    condition.composite_filter.filters.extend(conditions)
+    return condition
 
 
 def _order(query: Any, *fields: str) -> None:
@@ -164,6 +239,17 @@ def _compared(field: str, operator: int, wanted: object) -> Any:
 
 def _one_of(field: str, wanted: Sequence[str]) -> Any:
     return _compared(field, _Op.IN, list(wanted))
+
+
+def _beside(field: str, values: Sequence[str]) -> Any:
+    """Ask for texts that are none of these; a comparison finds no others than texts."""
+    ordered = sorted(values)  # by code points, which is the order of their bytes in UTF-8
+    ranges = [_compared(field, _Op.LESS_THAN, ordered[0])]
+    for last, first in itertools.pairwise(ordered):
+        between = [_compared(field, _Op.GREATER_THAN, last), _compared(field, _Op.LESS_THAN, first)]
+        ranges.append(_joined(_Query.CompositeFilter.AND, between))
+    ranges.append(_compared(field, _Op.GREATER_THAN, ordered[-1]))
+    return _joined(_Query.CompositeFilter.OR, ranges)
 
 
 def _is_null(field: str) -> Any:

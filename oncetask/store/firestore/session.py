@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from oncetask.errors import StoreUnavailable, Unsupported
 from oncetask.store import Written
 from oncetask.store.firestore.batchwrite import BatchWriter
-from oncetask.store.firestore.codec import Names, read_document
+from oncetask.store.firestore.codec import Names, micros, read_document
 from oncetask.store.firestore.faults import Retrier, unavailable
 from oncetask.store.firestore.groupcommit import GroupCommit
+from oncetask.store.firestore.jointcommit import Committed, JointCommit
 from oncetask.store.firestore.listen import Listener
 from oncetask.store.firestore.rpc import Rpc
 from oncetask.store.firestore.writes import Write, tried
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 
     from oncetask.clock import StoreClock
     from oncetask.store.firestore.connection import Connection
-    from oncetask.store.firestore.rpc import RpcCounter
+    from oncetask.store.firestore.rpc import RpcCounter, RpcFailed
     from oncetask.task import Task
 
-__all__ = ["Session"]
+__all__ = ["Session", "settled"]
 
 _PART = 500
 _PARTS_AT_ONCE = 8  # enough to keep the group commit busy, few enough to hold tens of thousands of writes back
@@ -50,13 +51,15 @@ class Session:
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self.clock = clock
         self.client = connection.client
         self.rpc = Rpc(connection, clock=clock, counters=counters, timeout=rpc_timeout)
         self.names = Names(connection.database, env)
-        where = connection.where
+        self._where = where = connection.where
         self.retrier = Retrier(patience=patience, where=where)
         sender = BatchWriter(self.rpc, retrier=self.retrier, clock=clock, where=where, read=self.read)
         self._commits = GroupCommit(sender.send)
+        self.joint = JointCommit(self.commit, patience=patience)
         explain = partial(unavailable, doing="listening", where=where)
         self.listener = Listener(self.rpc.listen, explain=explain, on_emulator=connection.on_emulator)
 
@@ -96,21 +99,41 @@ class Session:
 
     async def query(self, query: Any) -> list[Task]:
         """Run a query for whole documents. Raises StoreUnavailable."""
+        answers = await self.answers(query)
+        return [read_document(self.names, answer.document, read_time=answer.read_time) for answer in answers]
+
+    async def answers(self, query: Any) -> list[Any]:
+        """Run a query; gives the messages that hold a document. Raises StoreUnavailable."""
         answers = await self.retrier.run("querying tasks", partial(self.rpc.run_query, self.names.parent, query))
-        return [
-            read_document(self.names, answer.document, read_time=answer.read_time)
-            for answer in answers
-            if answer.HasField("document")
-        ]
+        return [answer for answer in answers if answer.HasField("document")]
+
+    def unavailable(self, error: RpcFailed, doing: str) -> StoreUnavailable:
+        """Give the error for what no further try would change."""
+        return unavailable(error, doing, where=self._where)
 
     async def count(self, query: Any) -> int:
         """Let the server count what a query finds. Raises StoreUnavailable."""
         return await self.retrier.run("counting tasks", partial(self.rpc.count, self.names.parent, query))
 
+    async def commit(self, writes: Sequence[Any]) -> Committed:
+        """Apply all of these writes, or none, in one call. Raises RpcFailed."""
+        asked = self.clock.monotonic()
+        answer = await self.rpc.commit(writes)
+        # A deletion has no time of its own.
+        times = (one.update_time if one.HasField("update_time") else answer.commit_time for one in answer.write_results)
+        return Committed([micros(time) for time in times], asked)
+
     async def write(self, builders: Sequence[Callable[[], Write]]) -> list[Written]:
         """Send writes through the group commit, in the order of the builders.
 
-        Raises StoreUnavailable; its `receipts` tell what was settled before. After a failure no further part is begun.
+        Raises StoreUnavailable; its `receipts` tell what was settled before.
+        """
+        return settled(await self.outcomes(builders))
+
+    async def outcomes(self, builders: Sequence[Callable[[], Write]]) -> list[Written | BaseException | None]:
+        """Send writes through the group commit, and give what became of each; None: it was not begun.
+
+        After a failure no further part is begun.
         """
         parts = [builders[start : start + _PART] for start in range(0, len(builders), _PART)]
         outcomes: dict[int, Sequence[Written | BaseException]] = {}
@@ -124,9 +147,7 @@ class Session:
 
         await asyncio.gather(*(work() for _ in range(min(_PARTS_AT_ONCE, len(parts)))))
         unknown: Sequence[None] = [None] * _PART
-        return _settled(
-            [one for index, part in enumerate(parts) for one in outcomes.get(index, unknown[: len(part)])],
-        )
+        return [one for index, part in enumerate(parts) for one in outcomes.get(index, unknown[: len(part)])]
 
     async def _write_part(self, builders: Sequence[Callable[[], Write]]) -> list[Written | BaseException]:
         writes = [tried(build) for build in builders]
@@ -139,11 +160,12 @@ class Session:
         """Wait for what is under way, end the listener, close the connection if it is ours."""
         await self._idle.wait()
         await self._commits.aclose()
+        await self.joint.aclose()
         await self.listener.aclose()
         await self._connection.aclose()
 
 
-def _settled(outcomes: Sequence[Written | BaseException | None]) -> list[Written]:
+def settled(outcomes: Sequence[Written | BaseException | None]) -> list[Written]:
     """Give what became of all writes, or raise with what is known."""
     failure = next((outcome for outcome in outcomes if isinstance(outcome, BaseException)), None)
     receipts = [outcome if isinstance(outcome, Written) else None for outcome in outcomes]

@@ -10,21 +10,23 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from google.cloud.firestore_v1 import DELETE_FIELD
-from google.cloud.firestore_v1.base_batch import BaseWriteBatch
 
 from oncetask.clock import StoreClock, SystemClock, from_micros
 from oncetask.errors import StoreUnavailable
 from oncetask.store import Settings, TaskFilter, TaskStore, Written
-from oncetask.store.document import ABSENT, encode_changes
+from oncetask.store.document import ABSENT
 from oncetask.store.firestore import queries
-from oncetask.store.firestore.commit import AtomicCommit
+from oncetask.store.firestore.commit import commit
 from oncetask.store.firestore.connection import Connection
+from oncetask.store.firestore.creating import create
+from oncetask.store.firestore.due import due_without
+from oncetask.store.firestore.locks import read_locks
 from oncetask.store.firestore.rpc import RpcCounter
 from oncetask.store.firestore.session import Session
 from oncetask.store.firestore.settings import read_settings, write_settings
 from oncetask.store.firestore.stats import count_by_kind
 from oncetask.store.firestore.watches import watch_due, watch_tasks
-from oncetask.store.firestore.writes import Write, change, creation, document_of, removal, tried
+from oncetask.store.firestore.writes import change, changes_of, document_of, removal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from oncetask.clock import Clock
     from oncetask.lifecycle import Transition
+    from oncetask.lock import Lock, LockChange
     from oncetask.store import Cursor, Feed
     from oncetask.task import Task, TaskStatus
 
@@ -97,9 +100,9 @@ class FirestoreStore(TaskStore):
             await session.aclose()
 
     async def create(self, tasks: Sequence[Task]) -> list[Written]:
-        """Store new tasks through the group commit."""
+        """Store new tasks through the group commit, or in commits of their own where their order matters."""
         async with self._use() as session:
-            return await session.write([partial(creation, session.names, task) for task in tasks])
+            return await create(session, tasks)
 
     async def get(self, task_ids: Sequence[str]) -> list[Task | None]:
         """Read documents by name."""
@@ -121,9 +124,12 @@ class FirestoreStore(TaskStore):
         limit: int,
         after: Cursor | None = None,
         generators: bool = False,
+        without: Collection[str] = (),
     ) -> list[Task]:
-        """Run one query for each 30 kinds, and merge."""
+        """Run one query for each 30 kinds, or fewer where keys are left out, and merge."""
         async with self._use() as session:
+            if any(without) and not generators:  # an empty text is nobody's key
+                return await due_without(session, kinds, now=now, limit=limit, after=after, without=without)
             after_name = session.names.task(after.task_id) if after else ""
             query = partial(
                 queries.due, now=now, limit=limit, after=after, after_name=after_name, generators=generators
@@ -131,31 +137,36 @@ class FirestoreStore(TaskStore):
             found = await asyncio.gather(*(session.query(query(part)) for part in queries.in_chunks(kinds)))
             return queries.first_due(itertools.chain(*found), limit=limit)
 
+    async def line(
+        self, resource_keys: Collection[str], *, now: datetime, limit: int, after: Task | None = None
+    ) -> list[Task]:
+        """Run one query for each 30 keys, and merge."""
+        async with self._use() as session:
+            after_name = session.names.task(after.id) if after else ""
+            query = partial(queries.line, now=now, limit=limit, after=after, after_name=after_name)
+            found = await asyncio.gather(*(session.query(query(part)) for part in queries.in_chunks(resource_keys)))
+            return sorted(itertools.chain(*found), key=lambda task: (task.wait_until, task.created_at, task.id))[:limit]
+
+    async def locks(self, resource_keys: Sequence[str]) -> list[Lock | None]:
+        """Read documents by name."""
+        async with self._use() as session:
+            return await read_locks(session, resource_keys)
+
     async def apply(self, transitions: Sequence[Transition]) -> list[Written]:
         """Write the changed fields, each document on the version that it was decided from."""
         async with self._use() as session:
             return await session.write([partial(change, session.names, one) for one in transitions])
 
     async def commit(
-        self, transitions: Sequence[Transition], creates: Sequence[Task], batch: object | None
+        self,
+        transitions: Sequence[Transition],
+        creates: Sequence[Task],
+        batch: object | None,
+        locks: Sequence[LockChange] = (),
     ) -> list[Written]:
-        """Send one atomic commit."""
+        """Send an atomic commit, which those of other callers may share."""
         async with self._use() as session:
-            writes = [tried(partial(change, session.names, transition)) for transition in transitions]
-            writes += [tried(partial(creation, session.names, task)) for task in creates]
-            for write in writes:
-                if isinstance(write, Written):
-                    return [write] * len(transitions)
-            built = [write for write in writes if isinstance(write, Write)]
-            commit = AtomicCommit(
-                session.rpc,
-                clock=self.clock,
-                read=session.read,
-                changes=built[: len(transitions)],
-                creations=built[len(transitions) :],
-                others=_writes_of(batch),
-            )
-            return await commit.run(session.retrier)
+            return await commit(session, transitions, creates, batch, locks)
 
     async def delete(self, tasks: Sequence[Task]) -> list[Written]:
         """Delete documents that are still at the version known."""
@@ -220,7 +231,7 @@ class FirestoreStore(TaskStore):
     def change_in(self, batch: Any, transitions: Sequence[Transition]) -> None:
         """Add the changed fields, each document on the version that they were decided from."""
         for transition in transitions:
-            before, fields = transition.before, encode_changes(transition.changes)
+            before, fields = transition.before, changes_of(transition)
             batch.update(
                 self._reference(batch, before.id),
                 {name: DELETE_FIELD if value is ABSENT else value for name, value in fields.items()},
@@ -264,10 +275,3 @@ def _url(project: str | None, database: str | None) -> str:
 
 def _contradicts_itself(which: TaskFilter) -> bool:
     return which.done is False and which.outcome is not None
-
-
-def _writes_of(batch: object | None) -> list[Any]:
-    """Give the user's own writes as raw protobuf messages."""
-    if not isinstance(batch, BaseWriteBatch):
-        return []
-    return [type(write).pb(write) for write in batch._write_pbs]  # noqa: SLF001  # has no public name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from google.cloud.firestore_v1.types import write as write_types
 
@@ -21,9 +21,23 @@ if TYPE_CHECKING:
     from oncetask.store.firestore.codec import Names
     from oncetask.task import Task
 
-__all__ = ["GENERATOR", "Write", "change", "creation", "document_of", "fields_set", "removal", "tried"]
+__all__ = [
+    "GENERATOR",
+    "LANE",
+    "Write",
+    "change",
+    "changes_of",
+    "creation",
+    "document_of",
+    "fields_set",
+    "removal",
+    "tried",
+]
+
+T = TypeVar("T")
 
 GENERATOR = "isGenerator"
+LANE = "lane"
 _Write: Any = write_types.Write.pb()
 _NOT_STORED = frozenset({"version", "read_at", "problems"})
 
@@ -42,6 +56,16 @@ class Write:
     doubtful: bool = False
     """An earlier try may have been applied: if this one is refused, the document has to be looked at."""
 
+    @property
+    def names(self) -> tuple[str]:
+        """Give the documents that it writes: this one."""
+        return (self.name,)
+
+    @property
+    def size(self) -> int:
+        """Give its bytes."""
+        return int(self.pb.ByteSize())
+
     def settle(self, written: Written) -> None:
         """Tell the caller, if he is still there."""
         if not self.done.done():
@@ -56,10 +80,21 @@ class Write:
 def document_of(task: Task) -> dict[str, Any]:
     """Give the fields of a new document.
 
-    A generator has one that others have not, since `recurrence` itself is in no index: this is how it is found.
+    A generator has one that others have not, since `recurrence` itself is in no index: this is how it is found. The
+    lane is what the due line leaves out for a resource key that is busy, so a generator, which needs none, has none.
     """
-    fields_of_it = encode(task)
+    fields_of_it = encode(task) | {LANE: _lane_of(task)}
     return fields_of_it if task.recurrence is None else {**fields_of_it, GENERATOR: True}
+
+
+def changes_of(transition: Transition) -> dict[str, Any]:
+    """Give the fields that a transition writes; `ABSENT` for those that it removes."""
+    fields_of_it = encode_changes(transition.changes)
+    return fields_of_it | {LANE: _lane_of(transition.after)} if "resource_key" in transition.changes else fields_of_it
+
+
+def _lane_of(task: Task) -> str:
+    return task.resource_key or "" if task.recurrence is None else ""
 
 
 def creation(names: Names, task: Task) -> Write:
@@ -81,7 +116,7 @@ def creation(names: Names, task: Task) -> Write:
 def change(names: Names, transition: Transition) -> Write:
     """Give the write of a transition. Raises TypeError and ValueError for what Firestore cannot hold."""
     name = names.task(transition.before.id)
-    pb = fields_set(name, encode_changes(transition.changes))
+    pb = fields_set(name, changes_of(transition))
     set_micros(pb.current_document.update_time, transition.before.version)
     return Write(pb, pb.update.name, transition.before.version, partial(_judge_change, transition))
 
@@ -106,7 +141,7 @@ def removal(names: Names, task: Task) -> Write:
     return Write(pb, pb.delete, task.version, lambda found: Written(None if found else task.version))
 
 
-def tried(build: Callable[[], Write]) -> Write | Written:
+def tried(build: Callable[[], T]) -> T | Written:
     """Build a write, or give the error of a document that Firestore cannot hold."""
     try:
         return build()

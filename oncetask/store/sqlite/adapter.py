@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -15,8 +14,8 @@ from oncetask.store import Cursor, Feed, Settings, TaskFilter, TaskStore, Writte
 from oncetask.store.sqlite.bell import Bell, FileBell
 from oncetask.store.sqlite.connection import Connection, Transaction
 from oncetask.store.sqlite.reading import Reader
-from oncetask.store.sqlite.schema import insert_row, update_of
 from oncetask.store.sqlite.watches import Watches
+from oncetask.store.sqlite.writing import Undone, Writer
 from oncetask.task import Task, TaskStatus
 
 if TYPE_CHECKING:
@@ -25,13 +24,13 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from oncetask.lifecycle import Transition
+    from oncetask.lock import Lock, LockChange
 
 __all__ = ["SqliteStore"]
 
 T = TypeVar("T")
 
 _CHUNK = 500
-_UNFIT = (TypeError, ValueError, OverflowError, RecursionError)  # what encoding a value raises; not the disk's errors
 
 
 class SqliteStore(TaskStore):
@@ -47,6 +46,7 @@ class SqliteStore(TaskStore):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Task[None] | None = None
         self._reader = Reader(env, self.clock)
+        self._writer = Writer(env)
         self._connection: Connection
         self._watches: Watches
 
@@ -104,7 +104,7 @@ class SqliteStore(TaskStore):
         for start in range(0, len(tasks), _CHUNK):
             chunk = tasks[start : start + _CHUNK]
             try:
-                written += await self._write(partial(self._insert_all, chunk))
+                written += await self._write(partial(self._writer.create, tasks=chunk))
             except StoreUnavailable as error:
                 unknown = [None] * (len(tasks) - len(written))
                 raise StoreUnavailable(str(error), receipts=[*written, *unknown]) from error
@@ -122,53 +122,50 @@ class SqliteStore(TaskStore):
         limit: int,
         after: Cursor | None = None,
         generators: bool = False,
+        without: Collection[str] = (),
     ) -> list[Task]:
         """Merge the lines of the kinds."""
-        due = partial(self._reader.due, kinds=kinds, now=now, limit=limit, after=after, generators=generators)
+        due = partial(
+            self._reader.due, kinds=kinds, now=now, limit=limit, after=after, generators=generators, without=without
+        )
         return await self._read(due)
+
+    async def line(
+        self, resource_keys: Collection[str], *, now: datetime, limit: int, after: Task | None = None
+    ) -> list[Task]:
+        """Merge the lines of the keys."""
+        return await self._read(lambda sql: self._reader.line(sql, resource_keys, now=now, limit=limit, after=after))
+
+    async def locks(self, resource_keys: Sequence[str]) -> list[Lock | None]:
+        """Read by key."""
+        return await self._read(lambda sql: self._reader.locks(sql, resource_keys))
 
     async def apply(self, transitions: Sequence[Transition]) -> list[Written]:
         """Update where the version is still the one that the change came from."""
         if not transitions:
             return []
-        return await self._write(lambda tx: [self._update(tx, t) for t in transitions])
+        return await self._write(partial(self._writer.apply, transitions=transitions))
 
     async def commit(
-        self, transitions: Sequence[Transition], creates: Sequence[Task], batch: object | None
+        self,
+        transitions: Sequence[Transition],
+        creates: Sequence[Task],
+        batch: object | None,
+        locks: Sequence[LockChange] = (),
     ) -> list[Written]:
         """Update and insert in one transaction."""
         if batch is not None:
             self._no_batch()
-
-        def write(tx: Transaction) -> list[Written]:
-            written = [self._update(tx, transition) for transition in transitions]
-            for one in written:
-                if not one.applied:
-                    raise _Undone(one.error)
-            for task in creates:
-                if error := self._insert(tx, task).error:
-                    raise _Undone(error)
-            return written
-
         try:
-            return await self._write(write)
-        except _Undone as undone:
-            return [Written(error=undone.error)] * len(transitions)
+            return await self._write(
+                partial(self._writer.commit, transitions=transitions, creates=creates, locks=locks)
+            )
+        except Undone as undone:
+            return [Written(error=undone.error)] * (len(transitions) + len(locks))
 
     async def delete(self, tasks: Sequence[Task]) -> list[Written]:
         """Delete where the version is still the one that was read."""
-
-        def write(tx: Transaction) -> list[Written]:
-            rows = [
-                tx.sql.execute(
-                    "DELETE FROM tasks WHERE env = ? AND id = ? AND version = ?",
-                    (self.env, task.id, task.version),
-                ).rowcount
-                for task in tasks
-            ]
-            return [Written(tx.version) if n else Written() for n in rows]
-
-        return await self._write(write)
+        return await self._write(partial(self._writer.delete, tasks=tasks))
 
     async def find(self, which: TaskFilter, *, limit: int, after: str | None = None) -> list[Task]:
         """Read in the order of ids."""
@@ -188,18 +185,7 @@ class SqliteStore(TaskStore):
 
     async def write_settings(self, before: Settings, changes: Mapping[str, Any]) -> Written:
         """Insert the row, or update it where the version is still the one that was read."""
-
-        def write(tx: Transaction) -> Written:
-            fields = json.dumps({**before.fields, **changes})
-            if before.version:
-                statement = "UPDATE settings SET fields = ?, version = ? WHERE env = ? AND version = ?"
-                values: tuple[object, ...] = (fields, tx.version, self.env, before.version)
-            else:
-                statement = "INSERT INTO settings (fields, version, env) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-                values = (fields, tx.version, self.env)
-            return Written(tx.version) if tx.sql.execute(statement, values).rowcount else Written()
-
-        return await self._write(write)
+        return await self._write(partial(self._writer.write_settings, before=before, changes=changes))
 
     @asynccontextmanager
     async def watch_due(
@@ -240,42 +226,3 @@ class SqliteStore(TaskStore):
     async def _write(self, job: Callable[[Transaction], T]) -> T:
         await self.open()
         return await self._connection.write(job)
-
-    def _insert(self, tx: Transaction, task: Task) -> Written:
-        try:
-            statement, values = insert_row(self.env, task, tx.version)
-            created = tx.sql.execute(statement, values).rowcount
-        except _UNFIT as error:
-            return _impossible(error)
-        if created:
-            return Written(tx.version)
-        found = tx.sql.execute(
-            "SELECT version, createId FROM tasks WHERE env = ? AND id = ?", (self.env, task.id)
-        ).fetchone()
-        return Written(found[0]) if task.create_id is not None and found[1] == task.create_id else Written()
-
-    def _insert_all(self, tasks: Sequence[Task], tx: Transaction) -> list[Written]:
-        return [self._insert(tx, task) for task in tasks]
-
-    def _update(self, tx: Transaction, transition: Transition) -> Written:
-        before = transition.before
-        try:
-            assignments, values = update_of(transition.changes)
-            prefix = f"{assignments}, " if assignments else ""
-            changed = tx.sql.execute(
-                f"UPDATE tasks SET {prefix}version = ? WHERE env = ? AND id = ? AND version = ?",  # noqa: S608  # ours
-                (*values, tx.version, self.env, before.id, before.version),
-            )
-        except _UNFIT as error:
-            return _impossible(error)
-        return Written(tx.version) if changed.rowcount else Written()
-
-
-class _Undone(Exception):  # rolls a transaction back, for the sake of the one part that does not fit
-    def __init__(self, error: OncetaskError | None) -> None:
-        super().__init__()
-        self.error = error
-
-
-def _impossible(error: Exception) -> Written:
-    return Written(error=OncetaskError(f"SQLite cannot hold this task: {error}"))

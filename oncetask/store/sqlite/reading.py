@@ -5,23 +5,24 @@ from __future__ import annotations
 import heapq
 import itertools
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from oncetask.clock import to_micros
 from oncetask.store import Settings
-from oncetask.store.sqlite.schema import COLUMNS, task_of
+from oncetask.store.sqlite.schema import COLUMNS, lock_of, task_of
 from oncetask.task import TaskStatus
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Iterator, Mapping, Sequence
-    from datetime import datetime
 
     from oncetask.clock import StoreClock
+    from oncetask.lock import Lock
     from oncetask.store import Cursor, TaskFilter
     from oncetask.task import Task
 
-__all__ = ["Marks", "Reader"]
+__all__ = ["LINE", "Marks", "Reader"]
 
 Marks = list[tuple[str, int | None]]
 """Ids and versions, in order; None where there is no such task."""
@@ -29,6 +30,16 @@ Marks = list[tuple[str, int | None]]
 _CHUNK = 500
 _FAR = 2**62  # no instant lies behind it
 _SELECT = f"SELECT {COLUMNS} FROM tasks WHERE env = ?"  # noqa: S608  # names of ours
+_FIRST = to_micros(datetime.min.replace(tzinfo=UTC))
+_LAST = to_micros(datetime.max.replace(tzinfo=UTC))
+# What is no instant has no place in the line: behind it none could be named to go on from.
+LINE = (
+    f"{_SELECT} AND resourceKey = ? AND outcome IS NULL AND waitUntil <= ? AND (waitUntil, createdAt, id) > (?, ?, ?) "
+    f"AND typeof(waitUntil) = 'integer' AND typeof(createdAt) = 'integer' AND createdAt BETWEEN {_FIRST} AND {_LAST} "
+    "ORDER BY waitUntil, createdAt, id LIMIT ?"
+)
+# The keys as one value: there may be more of them than a statement may have parameters.
+_WITHOUT = " AND (resourceKey IS NULL OR recurrence IS NOT NULL OR resourceKey NOT IN (SELECT value FROM json_each(?)))"
 _STATUS = """
     CASE WHEN outcome IN ('completed', 'failed', 'cancelled', 'expired') THEN 'done-' || outcome
          WHEN leaseOwner IS NOT NULL AND leasedUntil > :now THEN 'leased'
@@ -87,15 +98,40 @@ class Reader:
         limit: int,
         after: Cursor | None,
         generators: bool,
+        without: Collection[str],
     ) -> list[Task]:
         """Read the beginning of the due line."""
         read_at, until = self.read_at(), to_micros(now)
-        rows = self._line(sql, COLUMNS, kinds, until=until, limit=limit, after=after, generators=generators)
+        rows = self._due_line(
+            sql, COLUMNS, kinds, until=until, limit=limit, after=after, generators=generators, without=without
+        )
         return [task_of(row[1:], read_at) for row in rows]
+
+    def line(
+        self, sql: sqlite3.Connection, resource_keys: Collection[str], *, now: datetime, limit: int, after: Task | None
+    ) -> list[Task]:
+        """Merge the lines of the keys; each is an index that is read only as far as the merge goes."""
+        read_at = self.read_at()
+        start = (_FIRST - 1, 0, "")
+        if after is not None:
+            start = (to_micros(after.wait_until), to_micros(after.created_at), after.id)
+        until = to_micros(now)
+        lines = [
+            (task_of(row, read_at) for row in sql.execute(LINE, (self._env, key, until, *start, limit)))
+            for key in set(resource_keys)
+        ]
+        merged = heapq.merge(*lines, key=lambda task: (task.wait_until, task.created_at, task.id))
+        return list(itertools.islice(merged, limit))
+
+    def locks(self, sql: sqlite3.Connection, resource_keys: Sequence[str]) -> list[Lock | None]:
+        """Read locks, in the order of the keys."""
+        query = "SELECT resourceKey, owner, leasedUntil, version FROM locks WHERE env = ? AND resourceKey = ?"
+        rows = (sql.execute(query, (self._env, key)).fetchone() for key in resource_keys)
+        return [None if row is None else lock_of(*row) for row in rows]
 
     def front(self, sql: sqlite3.Connection, kinds: Collection[str], *, limit: int, after: Cursor | None) -> Marks:
         """Tell which tasks stand first in the line, due or not."""
-        rows = self._line(sql, "id, version", kinds, until=_FAR, limit=limit, after=after)
+        rows = self._due_line(sql, "id, version", kinds, until=_FAR, limit=limit, after=after)
         return [(row[1], row[2]) for row in rows]
 
     def find(self, sql: sqlite3.Connection, which: TaskFilter, *, limit: int, after: str | None) -> list[Task]:
@@ -124,7 +160,7 @@ class Reader:
             counts.setdefault(str(kind), {})[TaskStatus(status)] = n
         return counts
 
-    def _line(
+    def _due_line(
         self,
         sql: sqlite3.Connection,
         columns: str,
@@ -134,13 +170,16 @@ class Reader:
         limit: int,
         after: Cursor | None,
         generators: bool = False,
+        without: Collection[str] = (),
     ) -> Iterator[tuple[Any, ...]]:
         """Merge the lines of the kinds; each is an index that is read only as far as the merge goes."""
         query = f"SELECT dueAt, {columns} FROM tasks WHERE env = ? AND kind = ? AND dueAt <= ? AND (dueAt, id) > (?, ?)"  # noqa: S608  # names of ours
         query += " AND recurrence IS NOT NULL" if generators else ""
+        query += _WITHOUT if without else ""
+        excluded = [json.dumps(list(without))] if without else []
         start = (-_FAR, "") if after is None else (to_micros(after.due_at), after.task_id)
         lines = [
-            sql.execute(f"{query} ORDER BY dueAt, id LIMIT ?", (self._env, kind, until, *start, limit))
+            sql.execute(f"{query} ORDER BY dueAt, id LIMIT ?", (self._env, kind, until, *start, *excluded, limit))
             for kind in set(kinds)
         ]
         return itertools.islice(heapq.merge(*lines, key=lambda row: row[:2]), limit)
@@ -161,6 +200,7 @@ def _where(which: TaskFilter) -> tuple[str, Sequence[object]]:
         "owner": which.owner,
         "parentRecurrenceId": which.parent,
         "outcome": None if which.outcome is None else which.outcome.value,
+        "leaseOwner": which.lease_owner,
     }
     given = {name: value for name, value in equal.items() if value is not None}
     clauses = [f" AND {name} = ?" for name in given]

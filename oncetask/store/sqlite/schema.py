@@ -1,4 +1,4 @@
-"""The table: the fields of the document as columns, instants as whole microseconds, values as JSON text."""
+"""The tables: the fields of the document as columns, instants as whole microseconds, values as JSON text."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import sqlite3
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from oncetask.clock import from_micros, to_micros
+from oncetask.clock import EPOCH, from_micros, to_micros
 from oncetask.errors import StoreUnavailable
+from oncetask.lock import Lock
 from oncetask.store.document import ABSENT, FIELDS, INSTANTS, decode, encode, encode_changes
 
 if TYPE_CHECKING:
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
     from oncetask.task import Task
 
-__all__ = ["COLUMNS", "insert_row", "prepare", "task_of", "update_of"]
+__all__ = ["COLUMNS", "insert_row", "lock_of", "prepare", "task_of", "update_of"]
 
-_VERSION = 2
+_VERSION = 3
 _INSTANTS = frozenset(INSTANTS.values())
 _IN_RECURRENCE = frozenset({"dtstart", "exdates", "pausedAt"})
 _TEXTS = frozenset({"data", "result", "errors", "progress", "recurrence"})
@@ -45,7 +46,15 @@ _CREATE = (
     "CREATE INDEX IF NOT EXISTS parents ON tasks (env, parentRecurrenceId, id) WHERE parentRecurrenceId IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS generators ON tasks (env, kind, dueAt, id) WHERE recurrence IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS schedules ON tasks (env, id) WHERE recurrence IS NOT NULL",
+    (
+        "CREATE INDEX IF NOT EXISTS lines ON tasks (env, resourceKey, waitUntil, createdAt, id) "
+        "WHERE resourceKey IS NOT NULL AND outcome IS NULL"
+    ),
     "CREATE TABLE IF NOT EXISTS settings (env TEXT PRIMARY KEY, version INTEGER NOT NULL, fields TEXT NOT NULL)",
+    (
+        "CREATE TABLE IF NOT EXISTS locks (env TEXT NOT NULL, resourceKey TEXT NOT NULL, owner TEXT NOT NULL, "
+        "leasedUntil INTEGER NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (env, resourceKey))"
+    ),
     f"PRAGMA user_version = {_VERSION}",
 )
 
@@ -84,6 +93,14 @@ def task_of(row: tuple[Any, ...], read_at: datetime) -> Task:
         if value is not None:
             fields[name] = _from_column(name, value)
     return decode(str(row[0]), fields, version=row[1], read_at=read_at)
+
+
+def lock_of(resource_key: str, owner: object, leased_until: object, version: int) -> Lock:
+    """Read a lock, whoever wrote it: one that makes no sense is nobody's, so that it can be taken over."""
+    until = _from_column("leasedUntil", leased_until)
+    if isinstance(owner, str) and isinstance(until, datetime):
+        return Lock(resource_key=resource_key, owner=owner, leased_until=until, version=version)
+    return Lock(resource_key=resource_key, owner="", leased_until=EPOCH, version=version)
 
 
 def _to_column(name: str, value: Any) -> Any:  # whatever the field holds

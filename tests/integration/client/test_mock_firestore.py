@@ -39,6 +39,7 @@ def test_a_document_has_the_documented_shape(monkeypatch: pytest.MonkeyPatch) ->
         "kind": "greet",
         "data": {"name": "Ada"},
         "resourceKey": "user:1",
+        "lane": "user:1",
         "waitUntil": later,
         "dueAt": later,
         "leaseOwner": None,

@@ -11,7 +11,7 @@ import grpc  # type: ignore[import-untyped]  # grpcio ships no types
 
 from oncetask import lifecycle
 from oncetask.lifecycle import Transition
-from oncetask.store import Feed, Written
+from oncetask.store import Feed, TaskStore, Written
 from oncetask.store.firestore import FirestoreStore
 from oncetask.store.firestore.rpc import Rpc, RpcFailed
 from oncetask.store.firestore.session import Session
@@ -37,6 +37,28 @@ def failing(
 ) -> RpcFailed:
     """Give an error of the server."""
     return RpcFailed(method, code, details)
+
+
+def firestore(store: TaskStore) -> FirestoreStore:
+    """Give a store as what it is."""
+    assert isinstance(store, FirestoreStore)
+    return store
+
+
+def fail_once(
+    store: TaskStore, method: str, code: grpc.StatusCode, *, then: Callable[[], Awaitable[None]] | None = None
+) -> None:
+    """Let the next call of this RPC fail before it reaches the server; `then` happens meanwhile."""
+    rpc = rpc_of(firestore(store))
+    call = getattr(rpc, method)
+
+    async def fail(*_: Any) -> Any:
+        setattr(rpc, method, call)
+        if then is not None:
+            await then()
+        raise failing(method, code)
+
+    setattr(rpc, method, fail)
 
 
 def lose_answer(store: FirestoreStore, method: str, *, then: Callable[[], Awaitable[Any]] | None = None) -> None:

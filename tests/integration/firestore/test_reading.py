@@ -36,6 +36,50 @@ async def test_many_kinds(store: FirestoreStore) -> None:
     assert len(calls) == 6
 
 
+async def test_busy_keys_are_not_read(store: FirestoreStore) -> None:
+    """What stands in front with a busy key is left out by the server: one request, and only what is given is read."""
+    keys = [f"busy-{n}" for n in range(29)]
+    await store.create([a_task(f"a{n:03}", resource_key=keys[n % 29], wait_until=at(n - 900)) for n in range(300)])
+    await store.create(some_tasks(3))
+    store.counters.rpcs.clear()
+    before = store.counters.documents_read
+    found = await store.due(["greet"], now=at(9), limit=5, without=keys)
+    assert [task.id for task in found] == [task.id for task in some_tasks(3)]
+    assert store.counters.rpcs == {"RunQuery": 1}
+    assert store.counters.documents_read - before == 3
+
+
+async def test_the_first_of_many_keys_are_not_read(store: FirestoreStore) -> None:
+    """Of more keys than a query can leave out, those are left to the server that are named first."""
+    keys = [f"busy-{n:02}" for n in reversed(range(50))]
+    crowd = [a_task(f"a{n:03}", resource_key=keys[0], wait_until=at(n - 900)) for n in range(300)]
+    await store.create([*crowd, *(a_task(f"b{n}", resource_key=key) for n, key in enumerate(keys)), a_task("c")])
+    before = store.counters.documents_read
+    assert [task.id for task in await store.due(["greet"], now=T0, limit=5, without=keys)] == ["c"]
+    assert store.counters.documents_read - before == 50 - 29 + 1
+
+
+async def test_going_on_behind_a_task(store: FirestoreStore) -> None:
+    """A cursor does not say which lane its task stands in, so that is read; then only what is behind it."""
+    await store.create([a_task(f"t{n:02}", resource_key=f"k{n % 3}") for n in range(30)])
+    first = await store.due(["greet"], now=T0, limit=12, without=["k0"])
+    store.counters.rpcs.clear()
+    before = store.counters.documents_read
+    rest = await store.due(["greet"], now=T0, limit=12, without=["k0"], after=Cursor(T0, first[-1].id))
+    assert {task.id for task in (*first, *rest)} == {f"t{n:02}" for n in range(30) if n % 3}
+    assert store.counters.rpcs == {"RunQuery": 1, "BatchGetDocuments": 1}
+    assert store.counters.documents_read - before == 8 + 1
+
+
+async def test_many_locks(store: FirestoreStore) -> None:
+    """The locks of many keys are read in a few requests, one for a handful."""
+    store.counters.rpcs.clear()
+    assert await store.locks([f"k{n % 5}" for n in range(20)]) == [None] * 20
+    assert store.counters.rpcs == {"BatchGetDocuments": 1}
+    await store.locks([f"k{n}" for n in range(700)])
+    assert store.counters.rpcs == {"BatchGetDocuments": 4}
+
+
 async def test_no_kinds(store: FirestoreStore) -> None:
     """A line of no kinds is empty, and costs nothing."""
     store.counters.rpcs.clear()

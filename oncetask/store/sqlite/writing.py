@@ -1,0 +1,134 @@
+"""What is written of one environment: every method of `Writer` is a job for a transaction of the connection."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from oncetask.clock import to_micros
+from oncetask.errors import OncetaskError
+from oncetask.store import Settings, Written
+from oncetask.store.sqlite.schema import insert_row, update_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from oncetask.lifecycle import Transition
+    from oncetask.lock import LockChange
+    from oncetask.store.sqlite.connection import Transaction
+    from oncetask.task import Task
+
+__all__ = ["Undone", "Writer"]
+
+_UNFIT = (TypeError, ValueError, OverflowError, RecursionError)  # what encoding a value raises; not the disk's errors
+
+
+class Undone(Exception):  # no error: it rolls a job back, for the sake of the one part that does not fit
+    """One part of a commit was refused, or is impossible (`error`), and with it all of it."""
+
+    def __init__(self, error: OncetaskError | None) -> None:
+        """`error`: None where it was refused."""
+        super().__init__()
+        self.error = error
+
+
+class Writer:
+    """Writes tasks, locks and settings, each on the version that it was decided from."""
+
+    def __init__(self, env: str) -> None:
+        """Write nothing outside of this environment."""
+        self._env = env
+
+    def create(self, tx: Transaction, tasks: Sequence[Task]) -> list[Written]:
+        """Insert tasks, each by itself."""
+        return [self._insert(tx, task) for task in tasks]
+
+    def apply(self, tx: Transaction, transitions: Sequence[Transition]) -> list[Written]:
+        """Update tasks, each by itself."""
+        return [self._update(tx, transition) for transition in transitions]
+
+    def commit(
+        self, tx: Transaction, transitions: Sequence[Transition], creates: Sequence[Task], locks: Sequence[LockChange]
+    ) -> list[Written]:
+        """Do all of it, or raise Undone."""
+        written = [_required(self._update(tx, transition)) for transition in transitions]
+        written += [_required(self._change_lock(tx, change)) for change in locks]
+        for task in creates:
+            if error := self._insert(tx, task).error:
+                raise Undone(error)
+        return written
+
+    def delete(self, tx: Transaction, tasks: Sequence[Task]) -> list[Written]:
+        """Delete tasks, each by itself."""
+        statement = "DELETE FROM tasks WHERE env = ? AND id = ? AND version = ?"
+        return [self._run(tx, statement, (self._env, task.id, task.version)) for task in tasks]
+
+    def write_settings(self, tx: Transaction, before: Settings, changes: Mapping[str, Any]) -> Written:
+        """Insert the row, or update it where the version is still the one that was read."""
+        fields = json.dumps({**before.fields, **changes})
+        if before.version:
+            statement = "UPDATE settings SET fields = ?, version = ? WHERE env = ? AND version = ?"
+            return self._run(tx, statement, (fields, tx.version, self._env, before.version))
+        statement = "INSERT INTO settings (fields, version, env) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+        return self._run(tx, statement, (fields, tx.version, self._env))
+
+    def _insert(self, tx: Transaction, task: Task) -> Written:
+        try:
+            statement, values = insert_row(self._env, task, tx.version)
+            written = self._run(tx, statement, values)
+        except _UNFIT as error:
+            return _impossible(error)
+        if written.applied:
+            return written
+        found = tx.sql.execute(
+            "SELECT version, createId FROM tasks WHERE env = ? AND id = ?", (self._env, task.id)
+        ).fetchone()
+        return Written(found[0]) if task.create_id is not None and found[1] == task.create_id else Written()
+
+    def _update(self, tx: Transaction, transition: Transition) -> Written:
+        before = transition.before
+        try:
+            assignments, values = update_of(transition.changes)
+            prefix = f"{assignments}, " if assignments else ""
+            return self._run(
+                tx,
+                f"UPDATE tasks SET {prefix}version = ? WHERE env = ? AND id = ? AND version = ?",  # noqa: S608  # ours
+                (*values, tx.version, self._env, before.id, before.version),
+            )
+        except _UNFIT as error:
+            return _impossible(error)
+
+    def _change_lock(self, tx: Transaction, change: LockChange) -> Written:
+        before, after, key = change.before, change.after, change.resource_key
+        try:
+            if after is None:
+                statement = "DELETE FROM locks WHERE env = ? AND resourceKey = ? AND version = ?"
+                return self._run(tx, statement, (self._env, key, 0 if before is None else before.version))
+            values = (after.owner, to_micros(after.leased_until), tx.version, self._env, key)
+            if before is None:
+                statement = (
+                    "INSERT INTO locks (owner, leasedUntil, version, env, resourceKey) VALUES (?, ?, ?, ?, ?) "
+                    "ON CONFLICT DO NOTHING"
+                )
+                return self._run(tx, statement, values)
+            statement = (
+                "UPDATE locks SET owner = ?, leasedUntil = ?, version = ? "
+                "WHERE env = ? AND resourceKey = ? AND version = ?"
+            )
+            return self._run(tx, statement, (*values, before.version))
+        except _UNFIT as error:
+            return _impossible(error)
+
+    def _run(self, tx: Transaction, statement: str, values: Sequence[Any]) -> Written:
+        """Run a statement that changes one row; refused where it changed none."""
+        return Written(tx.version) if tx.sql.execute(statement, values).rowcount else Written()
+
+
+def _required(written: Written) -> Written:
+    if not written.applied:
+        raise Undone(written.error)
+    return written
+
+
+def _impossible(error: Exception) -> Written:
+    return Written(error=OncetaskError(f"SQLite cannot hold this task: {error}"))
