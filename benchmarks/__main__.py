@@ -1,4 +1,4 @@
-"""How fast one worker drains no-op tasks, how soon cancels, time limits and instants arrive, and what that costs.
+"""How fast workers drain no-op tasks, how soon cancels, time limits and instants arrive, and what that costs.
 
 `python -m benchmarks --help` tells its options.
 
@@ -19,9 +19,10 @@ import tempfile
 import time
 import uuid
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
-from benchmarks import cancelling, limits, recurring
+from benchmarks import cancelling, keyed, limits, recurring
 from oncetask import App, Client, Context, Payload, Worker, connect
 from tests.emulator import running_emulator
 
@@ -42,6 +43,20 @@ BARS = {
         "limit_200_ms_last": "at most 350",
         "concurrent_limits_own": "all of 1,000",
     },
+}
+KEYED = {
+    "fire_overlaps": "none",
+    "fire_out_of_order": "none",
+    "fire_never": "none",
+    "keyed_1_out_of_order": "none",
+    "keyed_4_out_of_order": "none",
+    "batched_1_out_of_order": "none",
+}
+ON_FIRESTORE = {
+    "keyed_1_per_second": "at least 300",
+    "keyed_4_per_second": "at least 300",
+    "keyed_1_writes_per_task": "at most 3.2",
+    "batched_1_per_second": "at least 1,000",
 }
 RACE = {"race_run_once": "all of them", "race_run_more_often": "none", "race_run_never": "none"}
 app = App("benchmark")
@@ -97,6 +112,15 @@ async def race(url: str, minutes: int) -> dict[str, float]:
         return await recurring.instants(lambda: stack.enter_async_context(connect(url)), minutes)
 
 
+async def keys(url: str) -> dict[str, float]:
+    """Drain tasks of fifty keys with one worker and with four, and in batches."""
+    open_client = partial(connect, url)
+    figures: dict[str, float] = {}
+    for workers in (1, 4):
+        figures |= await keyed.drain(lambda env: open_client(env=env), tasks=1_000, workers=workers)
+    return figures | await keyed.batches(lambda env: open_client(env=env), tasks=5_000)
+
+
 async def drain(client: Client, tasks: int, concurrency: int) -> float:
     """Give the seconds from the worker's start until the last of the tasks is recorded as done."""
     done = 0
@@ -138,6 +162,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=32, help="the worker's")
     parser.add_argument("--cancels", type=int, default=100, help="handlers cancelled in another process")
     parser.add_argument("--minutes", type=int, default=100, help="of fifty generators that workers race for")
+    parser.add_argument("--under-fire", type=int, default=5_000, help="tasks of fifty keys, while workers are killed")
     parser.add_argument("--stores", nargs="+", choices=["sqlite", "firestore"], default=["sqlite", "firestore"])
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     asked = parser.parse_args()
@@ -148,12 +173,16 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 url = f"sqlite:///{Path(folder) / 'bench.db'}"
                 raced = asyncio.run(race(f"sqlite:///{Path(folder) / 'race.db'}", asked.minutes))
+                raced |= asyncio.run(keyed.under_fire(f"sqlite:///{Path(folder) / 'fire.db'}", asked.under_fire))
+                raced |= asyncio.run(keys(f"sqlite:///{Path(folder) / 'keys.db'}"))
                 results[store] = raced | asyncio.run(measure(url, asked.tasks, asked.concurrency, asked.cancels))
         else:
             with running_emulator() as host:
                 os.environ["FIRESTORE_EMULATOR_HOST"] = host
                 url = f"firestore://bench-{uuid.uuid4().hex[:8]}"
                 raced = asyncio.run(race(f"{url}-race", asked.minutes))
+                raced |= asyncio.run(keyed.under_fire(f"{url}-fire", asked.under_fire))
+                raced |= asyncio.run(keys(f"{url}-keys"))
                 results[store] = raced | asyncio.run(measure(url, asked.tasks, asked.concurrency, asked.cancels))
     if asked.json:
         print(
@@ -166,7 +195,7 @@ def main() -> None:
     show("rules of ten years ago", rules, {"next_after_worst_ms": "at most 5"})
     for store, figures in results.items():
         title = f"{store}: {asked.tasks} no-op tasks, one worker, concurrency {asked.concurrency}"
-        show(title, figures, {**BARS[store], **RACE})
+        show(title, figures, {**BARS[store], **RACE, **KEYED, **(ON_FIRESTORE if store == "firestore" else {})})
 
 
 def show(title: str, figures: dict[str, float], bars: dict[str, str]) -> None:

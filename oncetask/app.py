@@ -13,6 +13,7 @@ from oncetask.context import Context
 from oncetask.enqueueing import ScheduleOptions
 from oncetask.errors import HandlerAlreadyRegistered, UnknownKind
 from oncetask.handlers import (
+    MOST_IN_BATCH,
     Cleanup,
     ErrorHandler,
     Handler,
@@ -42,6 +43,7 @@ Lifespan = Callable[[], AbstractAsyncContextManager[object]]
 
 DEFAULT_TIMEOUT = 300.0
 _DEFAULT_NAME = "default"
+_HIGHEST_PRIORITY = 100
 
 
 class Registers(Protocol[P]):
@@ -98,17 +100,29 @@ class App:
         deadline: datetime | None = None,
         retry: Retry | None = None,
         concurrency: int | None = None,
+        priority: int = 1,
+        strict_order: bool = False,
         run_in: Literal["process"] | None = None,
     ) -> Registers[P]:
         """Register the function that runs this kind; `async def`, or `def`, which runs in a thread.
 
         `timeout`: of one attempt, in seconds or as a timedelta. `deadline`: the instant (aware) after which no task
         of this kind runs any more. Both hold where the task itself says nothing; what is left out is the App's.
-        `concurrency`: per worker. `run_in="process"`: a `def` function runs in another process, which is killed when
-        it has to stop; for work that keeps a CPU busy. Raises HandlerAlreadyRegistered where the kind has a handler.
+        `concurrency`: per worker. `priority`, 1 to 100: where slots are scarce, a kind with 3 gets three times as
+        many as one with 1, and none gets nothing. `strict_order`: while a task waits for its next attempt, or snoozes,
+        no other of its resource key runs; without it they may. `run_in="process"`: a `def` function runs in another
+        process, which is killed when it has to stop; for work that keeps a CPU busy. Raises HandlerAlreadyRegistered
+        where the kind has a handler.
         """
         return self._registers(
-            payload_type, timeout=timeout, deadline=deadline, retry=retry, concurrency=concurrency, run_in=run_in
+            payload_type,
+            timeout=timeout,
+            deadline=deadline,
+            retry=retry,
+            concurrency=concurrency,
+            priority=priority,
+            strict_order=strict_order,
+            run_in=run_in,
         )
 
     def batch_handler(
@@ -120,20 +134,26 @@ class App:
         deadline: datetime | None = None,
         retry: Retry | None = None,
         concurrency: int | None = None,
+        priority: int = 1,
+        strict_order: bool = False,
         run_in: Literal["process"] | None = None,
     ) -> RegistersBatch[P]:
         """Register the function that runs due tasks of one resource key in one call, as a list of their payloads.
 
-        `max_batch`: at most so many at a time. Tasks without a key come alone. `timeout`: of the call, whatever the
-        tasks say. What it returns is the result of every task; each keeps its own attempts. Otherwise as `handler`.
+        They are the beginning of the key's line, in order. `max_batch`: at most so many at a time, 1 to 400. Tasks
+        without a key come alone, and so does, where a failed attempt came before it, the last attempt of each: one bad
+        task does not fail the others. `timeout`: of the call, whatever the tasks say. What it returns is the result
+        of every task; each keeps its own attempts. Otherwise as `handler`.
         """
-        check_count("max_batch", max_batch)
+        check_count("max_batch", max_batch, most=MOST_IN_BATCH)
         return self._registers(
             payload_type,
             timeout=timeout,
             deadline=deadline,
             retry=retry,
             concurrency=concurrency,
+            priority=priority,
+            strict_order=strict_order,
             run_in=run_in,
             max_batch=max_batch,
         )
@@ -275,6 +295,8 @@ class App:
         deadline: datetime | None,
         retry: Retry | None,
         concurrency: int | None,
+        priority: int,
+        strict_order: bool,
         run_in: Literal["process"] | None,
         max_batch: int | None = None,
     ) -> Callable[[F], F]:
@@ -284,6 +306,10 @@ class App:
             raise ValueError(msg)
         if concurrency is not None:
             check_count("concurrency", concurrency)
+        check_count("priority", priority, most=_HIGHEST_PRIORITY)
+        if not isinstance(strict_order, bool):
+            msg = f"strict_order must be True or False, not {strict_order!r}"
+            raise TypeError(msg)
         limit = self._timeout if timeout is None else seconds("timeout", timeout)
         end = _check_deadline(deadline) or self._deadline
         policy = _check_retry(retry) or self._retry
@@ -300,6 +326,8 @@ class App:
                 retry=policy,
                 concurrency=concurrency,
                 max_batch=max_batch,
+                priority=priority,
+                strict_order=strict_order,
             )
             return function
 

@@ -21,12 +21,16 @@ __all__ = ["elapsed", "lease_seconds", "next_step"]
 _LEASE_MARGIN = 10.0
 
 
-def next_step(task: Task, handler: Handler, *, longest_lease: float, now: Now) -> Transition | None:
+def next_step(  # noqa: PLR0911  # one answer for each step
+    task: Task, handler: Handler, *, longest_lease: float, now: Now
+) -> Transition | None:
     """Make the transition that the task needs; None: nothing, or nothing of its own. `longest_lease`: seconds."""
     match lifecycle.triage(task, now, has_cleanup=handler.has_cleanup):
         case Step.CLAIM:
             until = now.latest + timedelta(seconds=lease_seconds(task, handler, longest_lease))
             begins = not lifecycle.is_expired(task, handler.deadline_of(task), now)
+            if begins and task.resource_key is not None:
+                return None  # its key has to be taken first
             return lifecycle.claim(task, lease_id=uuid4().hex, until=until, now=now, begins=begins)
         case Step.RESCUE:
             error = LeaseLost(f"its worker died or stood still: the lease ended at {task.leased_until}")

@@ -23,19 +23,31 @@ def ending(  # noqa: PLR0911  # one answer for each end
     ended: Ended, handler: Handler
 ) -> Callable[[Task, Now], Transition]:
     """Give what makes the transition of each task that took part, from its newest record and the store's time."""
-    cleanup = handler.has_cleanup
+    cleanup, strict = handler.has_cleanup, handler.strict_order
     match ended:
         case Completed(result):
             return lambda task, now: lifecycle.complete(task, result=result, now=now, has_cleanup=cleanup)
         case Failed(error):
             backoff, alive = _Backoff(ended, handler), not ended.ended
             return lambda task, now: lifecycle.fail(
-                task, error, delay=backoff.delay(task, now), now=now, has_cleanup=cleanup, is_alive=alive
+                task,
+                error,
+                delay=backoff.delay(task, now),
+                now=now,
+                has_cleanup=cleanup,
+                is_alive=alive,
+                keeps_place=strict and task.resource_key is not None,
             )
         case Expired():
             return lambda task, now: _expire(task, now, ended, handler)
         case Snoozed(delay):
-            return lambda task, now: lifecycle.snooze(task, delay=delay, now=now, has_cleanup=cleanup)
+            return lambda task, now: lifecycle.snooze(
+                task,
+                delay=delay,
+                now=now,
+                has_cleanup=cleanup,
+                keeps_place=strict and task.resource_key is not None,
+            )
         case Interrupted("cancelled", ended=False):
             return lambda task, _: lifecycle.abandon(task)
         case Interrupted(ended=False):

@@ -59,11 +59,14 @@ class Execution:
         processes: Processes,
         abort_grace: float,
         tell: Callable[[Progress], None],
+        is_late: bool = False,
     ) -> None:
         """`tasks`: as claimed, with their `payloads`; one that does not validate fails the attempt when it runs.
 
-        `tell`: takes what the handler says of its progress, as long as it runs.
+        `tell`: takes what the handler says of its progress, as long as it runs. `is_late`: they were claimed because
+        their deadline had passed, whatever the clock says by now, which may know better.
         """
+        self._is_late = is_late
         self._handler = handler
         self._to_call = handler.called_for(tasks[0])
         self._deadline = min(filter(None, map(handler.deadline_of, tasks)), default=None)
@@ -171,7 +174,8 @@ class Execution:
 
     def _too_late(self) -> Expired | None:
         now, deadline_of = self._clock.now(), self._handler.deadline_of
-        if not any(lifecycle.is_expired(task, deadline_of(task), now) for task in self._context.tasks):
+        late = any(lifecycle.is_expired(task, deadline_of(task), now) for task in self._context.tasks)
+        if not (late or self._is_late):
             return None
         assert self._deadline is not None  # noqa: S101  # one of them has expired
         error = TaskExpired(f"the deadline {self._deadline} passed before the handler was started")

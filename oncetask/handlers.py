@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from oncetask.task import Task
 
 __all__ = [
+    "MOST_IN_BATCH",
     "Call",
     "CallNext",
     "Cleanup",
@@ -32,6 +33,9 @@ __all__ = [
     "check_importable",
     "is_async",
 ]
+
+MOST_IN_BATCH = 400
+"""The members of a batch are claimed, and completed, by one commit, which Firestore bounds."""
 
 CallNext = Callable[[], Awaitable[object]]
 """What a middleware calls to go on: the next middleware, or the handler; gives what the handler returns."""
@@ -70,6 +74,10 @@ class Handler:
     """How many calls for this kind one worker runs at a time; None: as many as it has slots."""
     max_batch: int | None = None
     """How many tasks of one resource key a call takes, as a list; None: one, by itself."""
+    priority: int = 1
+    """The share of this kind where slots are scarce, relative to those of other kinds."""
+    strict_order: bool = False
+    """A task that failed or snoozed keeps its place, so that the others of its resource key wait for it."""
     cleanup: Cleanup | None = None
     """What to call for cancelled tasks; None: nothing."""
     middlewares: tuple[Middleware, ...] = ()
@@ -111,10 +119,13 @@ class Call(NamedTuple):
     takes_list: bool = False
 
 
-def check_count(name: str, value: int) -> None:
+def check_count(name: str, value: int, *, most: int | None = None) -> None:
     """Check a number of something; ValueError names it."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         msg = f"{name} must be a whole number, 1 or more, not {value!r}"
+        raise ValueError(msg)
+    if most is not None and value > most:
+        msg = f"{name} must be at most {most}, not {value!r}"
         raise ValueError(msg)
 
 

@@ -15,18 +15,23 @@ from typing import TYPE_CHECKING
 
 from oncetask import lifecycle
 from oncetask.errors import LeaseLost, OncetaskError, StoreUnavailable
+from oncetask.holds import Along, Prolonged
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
     from typing import Any
 
     from oncetask.clock import Now
     from oncetask.context import AbortReason
+    from oncetask.holds import HandOver, Hold
     from oncetask.lifecycle import Transition
+    from oncetask.lock import LockChange
     from oncetask.store import TaskStore, Written
     from oncetask.task import Progress, Task
 
 __all__ = ["Lease"]
+
+_NOTHING = Along()
 
 _RENEWED_AT = 1 / 3
 _WATCHED_AFTER_SECONDS = 0.2
@@ -42,9 +47,19 @@ class Lease:
     """What a worker holds while it runs a task, or the members of a batch."""
 
     def __init__(
-        self, store: TaskStore, tasks: Sequence[Task], *, duration: float, stored: Callable[[Transition], None]
+        self,
+        store: TaskStore,
+        tasks: Sequence[Task],
+        *,
+        duration: float,
+        stored: Callable[[Transition], None],
+        hold: Hold | None = None,
     ) -> None:
-        """`tasks`: as claimed. `duration`: seconds that each renewal adds. `stored`: is told of every write, once."""
+        """`tasks`: as claimed. `duration`: seconds that each renewal adds. `stored`: is told of every write, once.
+
+        `hold`: the resource key under which they run, which is renewed with them.
+        """
+        self._hold = hold
         self._held = {task.id: task for task in tasks}
         self._ids = {task.id: task.lease_owner or "" for task in tasks}
         self._store = store
@@ -108,19 +123,30 @@ class Lease:
         event: Callable[[Task, Now], Transition],
         staged: Sequence[Task] = (),
         batch: Any = None,  # the store's own
+        hand_over: HandOver | None = None,
     ) -> list[Transition]:
         """Write what `event` makes of the newest records; with it new tasks and the user's writes, or nothing of it.
 
-        All members of a batch see the same time, so that they are due together again.
+        All members of a batch see the same time, so that they are due together again. `hand_over`: goes along where
+        it can.
 
         Gives what was stored; members of a batch that were lost are left out. Raises LeaseLost where that is all of
         them, or the error of a write that is impossible, after the others have been written.
         """
         async with self._writing:
-            return await self._write(event, staged, batch)
+            return await self._write(event, staged, batch, hand_over or _NOTHING)
+
+    async def prolong(self, event: Callable[[Task, Now], Transition]) -> list[Transition]:
+        """Write what moves the end of the lease, and with it that of the lock, which no lease may outlast."""
+        async with self._writing:
+            return await self._write(event, along=_NOTHING if self._hold is None else Prolonged(self._hold))
 
     async def _write(
-        self, event: Callable[[Task, Now], Transition], staged: Sequence[Task] = (), batch: Any = None
+        self,
+        event: Callable[[Task, Now], Transition],
+        staged: Sequence[Task] = (),
+        batch: Any = None,
+        along: Along = _NOTHING,
     ) -> list[Transition]:
         stored: list[Transition] = []
         progress: Progress | None = None
@@ -133,38 +159,58 @@ class Lease:
                 progress = self._progress or progress
             plain = [event(self._held[task_id], now) for task_id in left]
             transitions = [_with(one, progress) for one in plain]
+            claims, locks = along.writes(now, transitions)
             try:
-                written = await self._send(transitions, staged, batch)
+                written, others = await self._send(transitions, staged, batch, claims, locks)
             except StoreUnavailable as error:
                 await self._while_it_lasts(error)
                 continue
             stored += self._applied(transitions, written)
+            along.wrote(claims, locks, others)
             self._progress_sent(progress)
-            errors = {one.before.id: w.error for one, w in zip(transitions, written, strict=True) if w.error}
-            refused = [one.before.id for one, w in zip(transitions, written, strict=True) if not w.applied]
+            errors, refused = _not_written(transitions, written)
             try:
-                left = await self._still_mine([task_id for task_id in refused if task_id not in errors])
+                left = await self._still_mine(refused)
             except LeaseLost as lost:
                 if not stored:
                     raise
                 _log.warning("%s", lost)
                 break
+            if left:
+                await self._unless_unavailable(along.refused)
             if errors and progress is not None:  # how far it is must not keep it from getting there
                 dropped, progress = progress, None
                 left += [one.before.id for one in plain if one.before.id in errors and one.changes]
                 _log.error("the progress of task %s is dropped: it may be what could not be stored", ", ".join(errors))
-            elif errors:
+            elif errors and not along.shrinks():
                 impossible = impossible or next(iter(errors.values()))
+            else:
+                left += errors
         if impossible is not None:
             self._progress = self._progress or dropped  # that was not the reason
             raise impossible
+        await along.finish(self._store)
         return stored
 
-    async def _send(self, transitions: list[Transition], staged: Sequence[Task], batch: Any) -> list[Written]:
-        """Send what was staged in one commit with the success; without it each write stands for itself."""
-        if (staged or batch is not None) and any(map(lifecycle.takes_staged, transitions)):
-            return await self._store.commit(transitions, staged, batch)
-        return await self._store.apply(transitions)
+    async def _send(
+        self,
+        transitions: list[Transition],
+        staged: Sequence[Task],
+        batch: Any,
+        claims: list[Transition],
+        locks: list[LockChange],
+    ) -> tuple[list[Written], list[Written]]:
+        """Send in one commit what belongs together; what stands for itself travels with others'.
+
+        With the success goes what was staged, with everything what concerns the resource key. Gives what became of
+        the transitions, and of the rest.
+        """
+        if not any(map(lifecycle.takes_staged, transitions)):
+            staged, batch = (), None
+        if staged or batch is not None or claims or locks:
+            written = await self._store.commit([*transitions, *claims], staged, batch, locks)
+            return written[: len(transitions)], written[len(transitions) :]
+        return await self._store.apply(transitions), []
 
     def _applied(self, transitions: list[Transition], written: list[Written]) -> list[Transition]:
         """Keep the newest records of what is still held; gives what was stored."""
@@ -206,6 +252,14 @@ class Lease:
                 await self._while_it_lasts(error)
         return []
 
+    async def _unless_unavailable(self, action: Callable[[], Awaitable[None]]) -> None:
+        """Do something that the store has to answer for, as long as the lease lasts."""
+        while True:
+            try:
+                return await action()
+            except StoreUnavailable as error:
+                await self._while_it_lasts(error)
+
     async def _while_it_lasts(self, error: StoreUnavailable) -> None:
         """Go on trying as long as the lease lasts for certain; after that somebody else may hold the task."""
         names = ", ".join(self._held)
@@ -232,7 +286,7 @@ class Lease:
             await asyncio.sleep(pause)
             pause = self._duration.total_seconds() * _RENEWED_AT
             try:
-                await self.write(lambda task, now: lifecycle.renew(task, until=now.latest + self._duration))
+                await self.prolong(lambda task, now: lifecycle.renew(task, until=now.latest + self._duration))
             except OncetaskError as lost:
                 self._lose(f"it could not be renewed: {lost}")
                 return
@@ -314,6 +368,14 @@ class Lease:
     def _stop_if_cancelled(self) -> None:
         if self._held and all(map(lifecycle.is_overtaken, self.tasks)):
             self._stop("cancelled")
+
+
+def _not_written(
+    transitions: Sequence[Transition], written: Sequence[Written]
+) -> tuple[dict[str, OncetaskError], list[str]]:
+    """Give the ids of what is impossible, with the errors, and of what was refused."""
+    left = [(one.before.id, w.error) for one, w in zip(transitions, written, strict=True) if not w.applied]
+    return {i: error for i, error in left if error is not None}, [i for i, error in left if error is None]
 
 
 def _ignore(_: AbortReason) -> None:

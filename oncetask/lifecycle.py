@@ -12,6 +12,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 from oncetask.errors import InvalidRecurrence
+from oncetask.lock import Lock, LockChange
 from oncetask.recurrence import Recurrence
 from oncetask.task import NO_WAIT, SCHEMA, Outcome, Progress, Task, TaskError, occurrence_id
 
@@ -35,15 +36,19 @@ __all__ = [
     "end_cancelled",
     "expire",
     "fail",
+    "fence",
     "give_back",
     "give_back_attempt",
     "holds",
+    "is_busy",
     "is_cleanup",
     "is_expired",
     "is_generator",
+    "is_held",
     "is_open",
     "is_overtaken",
     "is_paused",
+    "lock",
     "may_delete",
     "pause",
     "present_for",
@@ -61,10 +66,12 @@ __all__ = [
     "spawn",
     "takes_staged",
     "triage",
+    "unlock",
     "with_progress",
 ]
 
 _MOST_ERRORS = 10
+_NOBODY = "taken-over"
 DECLARED_BY = ("app", "name")
 """Fields of a stored recurrence that say which App declares it in its code, and as what."""
 _PAUSED_AT = "pausedAt"
@@ -162,6 +169,11 @@ def is_paused(task: Task) -> bool:
 def present_for(task: Task, now: Now) -> datetime:
     """Give the bound of the present that decides about this task: lenient where it is free, strict where it is held."""
     return now.earliest if _may_still_run(task) else now.latest
+
+
+def is_held(task: Task, now: Now) -> bool:
+    """Tell whether somebody may be running a task at this moment."""
+    return task.outcome is None and _may_still_run(task) and (due_at(task) or now.latest) > now.earliest
 
 
 def holds(task: Task | None, lease_id: str) -> bool:
@@ -265,10 +277,12 @@ def fail(
     now: Now,
     has_cleanup: bool = False,
     is_alive: bool = False,
+    keeps_place: bool = False,
 ) -> Transition:
     """Record a failed attempt: back to the line after `delay` seconds, or done-failed where that is None.
 
-    `is_alive`: the handler ignores its time limit and runs on, so no cleanup may start beside it.
+    `is_alive`: the handler ignores its time limit and runs on, so no cleanup may start beside it. `keeps_place`: it
+    does not go to the end of the line, so that the others of its resource key wait for it.
     """
     if is_overtaken(task):
         return abandon(task) if is_alive else release(task, now=now, has_cleanup=has_cleanup)
@@ -276,7 +290,7 @@ def fail(
     errors = _with_error(task, error, now)
     if delay is None:
         return _end(f"{event}failed", task, Outcome.FAILED, now, errors=errors)
-    return _free(f"{event}retried", task, errors=errors, wait_until=_later(now, delay))
+    return _free(f"{event}retried", task, errors=errors, **_after(delay, now, keeps_place=keeps_place))
 
 
 def expire(
@@ -292,11 +306,11 @@ def expire(
     return _end("expired", task, Outcome.EXPIRED, now, errors=_with_error(task.evolve(**spent), error, now), **spent)
 
 
-def snooze(task: Task, *, delay: float, now: Now, has_cleanup: bool = False) -> Transition:
-    """Put a task back for `delay` seconds at its handler's wish: no attempt is spent."""
+def snooze(task: Task, *, delay: float, now: Now, has_cleanup: bool = False, keeps_place: bool = False) -> Transition:
+    """Put a task back for `delay` seconds at its handler's wish: no attempt is spent. `keeps_place`: as for `fail`."""
     if is_overtaken(task):
         return release(task, now=now, has_cleanup=has_cleanup)
-    return _free("snoozed", task, **_one_attempt_less(task), wait_until=_later(now, delay))
+    return _free("snoozed", task, **_one_attempt_less(task), **_after(delay, now, keeps_place=keeps_place))
 
 
 def give_back(task: Task, *, now: Now, has_cleanup: bool = False) -> Transition:
@@ -336,6 +350,30 @@ def rescue(task: Task, error: BaseException, *, delay: float | None, now: Now) -
         event = "cleanup-failed" if task.is_cancelled else "failed"
         return _end(event, task, Outcome.FAILED, now, errors=errors)
     return _free("rescued", task, errors=errors, leased_until=_later(now, delay))
+
+
+def is_busy(held: Lock | None, now: Now) -> bool:
+    """Tell whether somebody holds the lock of a resource key; strict, as with leases of others."""
+    return held is not None and held.leased_until > now.earliest
+
+
+def lock(resource_key: str, before: Lock | None, *, owner: str, until: datetime) -> LockChange:
+    """Take a resource key, take it over from a holder whose lease has ended, or hold it for longer."""
+    return LockChange(resource_key, before, Lock(resource_key=resource_key, owner=owner, leased_until=until))
+
+
+def unlock(before: Lock) -> LockChange:
+    """Let a resource key go: nothing of it runs any more."""
+    return LockChange(before.resource_key, before, None)
+
+
+def fence(task: Task) -> Transition:
+    """Shut out the former holder of a resource key: the task that it held stays where it is, and is to be rescued.
+
+    It belongs into the commit that takes the key over. Without it a holder that was thought dead could complete this
+    task and, with the same commit, claim the next one.
+    """
+    return _transition("taken-over", task, lease_owner=_NOBODY)
 
 
 def end_cancelled(task: Task, *, now: Now) -> Transition:
@@ -532,6 +570,11 @@ def _end(event: str, task: Task, outcome: Outcome, now: Now, **changes: Any) -> 
 
 def _later(now: Now, delay: float) -> datetime:
     return now.earliest + timedelta(seconds=delay)
+
+
+def _after(delay: float, now: Now, *, keeps_place: bool) -> dict[str, Any]:
+    """Say when a task is looked at again: as one that is last in the line then, or as one that keeps its place."""
+    return {"leased_until" if keeps_place else "wait_until": _later(now, delay)}
 
 
 def _cleanup_attempt(task: Task, until: datetime) -> dict[str, Any]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections import OrderedDict, deque
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from oncetask.errors import StoreUnavailable
-from oncetask.lifecycle import Step, is_generator, present_for, triage
+from oncetask.lifecycle import Step, present_for, triage
 from oncetask.store import Cursor, Feed
 from oncetask.task import NO_WAIT
+from oncetask.waiting import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,12 +21,16 @@ if TYPE_CHECKING:
     from oncetask.slots import Room
     from oncetask.store import TaskStore
     from oncetask.task import Task
+    from oncetask.waiting import Picked
 
-__all__ = ["DueLine", "batch_of"]
+__all__ = ["DueLine"]
 
 _DOORBELL_WIDTH = 3
 _BEFORE_SECONDS = 2.0
-_MOST_REMEMBERED = 10_000
+_HOT_SECONDS = 0.5
+_MARGIN_SECONDS = 1.0
+_LOWEST_ID = "!"
+_LATE_SECONDS = 10.0  # what a task may be due before it is there: clocks are not the same, and writes take time
 
 
 class DueLine:
@@ -39,54 +43,77 @@ class DueLine:
     def __init__(self, store: TaskStore, handlers: Mapping[str, Handler], *, ahead: int, poll: float) -> None:
         """`ahead`: how many tasks a query reads. `poll`: seconds between looks when nothing rings."""
         self._store = store
-        self._handlers = handlers
         self._ahead = ahead
         self._poll = poll
         self._loop = asyncio.get_running_loop()
         self._poll_at = self._loop.time()
-        self._buffer: deque[Task] = deque()
+        self._waiting = Waiting(handlers, time=self._loop.time, now=self._now)
         self._before: asyncio.Future[list[Task]] | None = None
         self._before_at = self._poll_at
-        self._seen: OrderedDict[str, int] = OrderedDict()
         self._dry_kinds: frozenset[str] = frozenset()
+        self._hot_until = 0.0
+        self._looked_at: datetime | None = None
         self._beyond: Cursor | None = None
         self._bell: Feed[list[Task]] | None = None
         self._bell_place: tuple[frozenset[str], Cursor | None] = (frozenset(), None)
         self._left_alone: list[Task] = []
+        self._keys_in_the_way = False
         self._bell_open = AsyncExitStack()
         self._ring: asyncio.Task[list[Task]] | None = None
         self._front: list[Task] = []
 
-    async def take(self, room: Room, changed: asyncio.Event) -> list[Task]:
-        """Give due tasks for which there is room: for each run a task, or those of a batch.
+    async def take(self, room: Room, changed: asyncio.Event, *, keys: int) -> Picked:
+        """Give due tasks for which there is room, at most `keys` of which need their resource key.
 
         Waits for them, or until `changed` is set.
         """
         kinds = room.kinds
         while True:
             self._look_before(kinds)
-            if tasks := self._pick(room.copy()):
-                return tasks
+            if picked := self._waiting.pick(room.copy(), keys=keys):
+                return picked
+            if self._waiting.has_keys and keys <= 0:
+                await changed.wait()
+                return picked
             if self._dry_kinds >= kinds and self._beyond is None:
                 if not await self._listen(kinds, changed):
-                    return []
+                    return picked
             else:
                 await self._query(kinds)
 
+    def _now(self) -> Now:
+        return self._store.clock.now()
+
     def note(self, task_id: str, version: int) -> None:
         """Remember that this worker wrote `version`, so that an older record, read before, is known as old."""
-        self._remember(task_id, version - 1)
+        self._waiting.note(task_id, version)
 
     def forget(self, tasks: Iterable[Task]) -> None:
         """Take back candidates that nothing became of: the store did not answer."""
-        for task in tasks:
-            self._seen.pop(task.id, None)
+        self._waiting.forget(tasks)
         self._dry_kinds = frozenset()
 
     def scatter(self) -> None:
         """Go on at another place of what was read ahead: other workers are at this one."""
-        if self._buffer:
-            self._buffer.rotate(-random.randrange(len(self._buffer)))  # noqa: S311  # spreading, not hiding
+        self._waiting.scatter()
+
+    def newest_of(self, resource_key: str) -> Task | None:
+        """Give the newest task that was found of a key since this worker holds it; None: there was none."""
+        return self._waiting.newest_of(resource_key)
+
+    def free(self, resource_key: str, task: Task | None = None) -> None:
+        """Offer a key again that this worker has let go; `task`: one of it that waits."""
+        if resource_key in self._waiting.crowds():
+            self._dry_kinds = frozenset()  # those were not looked for meanwhile
+        self._waiting.free(resource_key, task)
+
+    def went_on(self) -> None:
+        """Take note that a key went on with its next task: there is a lot being written at present."""
+        self._hot_until = self._loop.time() + _HOT_SECONDS
+
+    def close(self, resource_key: str, task: Task, seconds: float) -> None:
+        """Look past a busy key for some time, then offer `task` of it again."""
+        self._waiting.close(resource_key, task, seconds)
 
     async def rest(self) -> None:
         """Stop listening, because no slot is free: whatever rings now could not be answered."""
@@ -104,77 +131,73 @@ class DueLine:
         await self.rest()
 
     def _look_before(self, kinds: frozenset[str]) -> None:
-        """Look now and then, beside everything else, for what goes before all others: cancelled tasks.
+        """Look now and then, beside everything else, at what neither a query nor the doorbell would show.
 
-        While there is something read ahead, or the doorbell hangs behind tasks that nobody takes, nothing else would.
+        While something is read ahead that is what goes before all others: cancelled tasks. While the doorbell hangs
+        behind tasks that nobody takes, it is also what came late to a place before them: all of it where only busy
+        keys are in the way, which a query can look past.
         """
         if self._before is not None and self._before.done():
             before, self._before = self._before, None
             now = self._store.clock.now()
-            self._buffer.extendleft(task for task in reversed(before.result()) if triage(task, now) is not Step.LEAVE)
-        if (self._buffer or self._hangs_behind) and self._before is None and self._loop.time() >= self._before_at:
+            self._waiting.add((task for task in before.result() if triage(task, now) is not Step.LEAVE), first=True)
+        hidden = self._waiting or self._hangs_behind or self._is_hot
+        if hidden and self._before is None and self._loop.time() >= self._before_at:
             self._before_at = self._loop.time() + _BEFORE_SECONDS
-            self._before = asyncio.ensure_future(self._store.due(kinds, now=NO_WAIT, limit=self._ahead))
+            self._before = asyncio.ensure_future(self._before_all_others(kinds))
+
+    async def _before_all_others(self, kinds: frozenset[str]) -> list[Task]:
+        now = (await self._store.now()).latest
+        if self._hangs_behind and self._keys_in_the_way:
+            return await self._store.due(kinds, now=now, limit=self._ahead, without=self._waiting.busy_keys())
+        first = self._store.due(kinds, now=NO_WAIT, limit=self._ahead)
+        if not self._hangs_behind:
+            return await first
+        since = Cursor(now - timedelta(seconds=_LATE_SECONDS), _LOWEST_ID)
+        late = self._store.due(kinds, now=now, limit=self._ahead, after=since)
+        return [task for found in await asyncio.gather(first, late) for task in found]
 
     @property
     def _hangs_behind(self) -> bool:
         return self._bell is not None and self._bell_place[1] is not None
 
-    def _remember(self, task_id: str, version: int) -> None:
-        self._seen[task_id] = max(version, self._seen.pop(task_id, 0))
-        if len(self._seen) > _MOST_REMEMBERED:
-            self._seen.popitem(last=False)
-
-    def _pick(self, left: Room) -> list[Task]:
-        kinds, batches = left.kinds, dict[object, int]()
-        picked: list[Task] = []
-        passed: list[Task] = []
-        while self._buffer and (batches or not left.is_full):
-            task = self._buffer.popleft()
-            if task.kind not in kinds or not self._is_unseen(task):
-                continue
-            if is_generator(task):  # takes no slot
-                self._remember(task.id, task.version)
-                picked.append(task)
-                continue
-            handler = self._handlers[task.kind]
-            batch = batch_of(task, handler)
-            if batch in batches and batches[batch] < (handler.max_batch or 1):
-                batches[batch] += 1
-            elif batch not in batches and left.has(task.kind):
-                left.take(task.kind)
-                if batch is not None:
-                    batches[batch] = 1
-            else:
-                passed.append(task)
-                continue
-            self._remember(task.id, task.version)
-            picked.append(task)
-        self._buffer.extendleft(reversed(passed))
-        return picked
-
     async def _query(self, kinds: frozenset[str]) -> None:
         asked_at = (await self._store.now()).latest
         self._poll_at = self._loop.time() + self._poll
         self._before_at = self._loop.time() + _BEFORE_SECONDS
-        found = await self._store.due(kinds, now=asked_at, limit=self._ahead, after=self._beyond)
+        crowds, beyond = self._waiting.crowds(), self._beyond
+        found = await self._store.due(kinds, now=asked_at, limit=self._ahead, after=beyond, without=crowds)
         full = len(found) == self._ahead
+        self._waiting.clear()
+        passed = self._take_in(found)
+        if full and beyond is None and (others := kinds - {task.kind for task in found}):
+            # A flood of some kinds hides what there is of the others.
+            self._take_in(await self._store.due(others, now=asked_at, limit=self._ahead, without=crowds))
+        self._left_alone = [*(self._left_alone if beyond else ()), *passed]
+        now = self._store.clock.now()
+        self._keys_in_the_way = all(triage(task, now) is not Step.LEAVE for task in self._left_alone)
+        self._dry_kinds = frozenset() if full else kinds
+        self._looked_at = None if full else asked_at
+        self._beyond = None
+        if full and not self._waiting and self._waiting.crowds() == crowds:
+            # A whole page of nothing new (poison, or held under a clock that is behind) must not hide what stands
+            # after it. Where busy keys filled it, the next query looks past them.
+            self._beyond = _behind(found[-1])
+
+    def _take_in(self, found: list[Task]) -> list[Task]:
+        """Take in what was found; gives those that are in the way of the others."""
         now = self._store.clock.now()
         left = [task for task in found if triage(task, now) is Step.LEAVE]
         left_ids = {task.id for task in left}
-        self._buffer = deque(task for task in found if task.id not in left_ids and self._is_unseen(task))
-        # Due, and yet not for this worker, now or later: a newer version's, say.
-        for_nobody = [task for task in left if _wait(task, now) is None]
-        self._left_alone = [*(self._left_alone if self._beyond else ()), *for_nobody]
-        # A whole page of nothing new (poison, or held under a clock that is behind) must not hide what stands after it.
-        self._beyond = _behind(found[-1]) if full and not self._buffer else None
-        self._dry_kinds = frozenset() if full else kinds
-
-    def _is_unseen(self, task: Task) -> bool:
-        return self._seen.get(task.id, -1) < task.version
+        busy = self._waiting.add(task for task in found if task.id not in left_ids)
+        # Due, and yet not for this worker, now or later: a newer version's, say. Or its key is busy.
+        in_the_way = {task.id for task in busy} | {task.id for task in left if _wait(task, now) is None}
+        return [task for task in found if task.id in in_the_way]
 
     async def _listen(self, kinds: frozenset[str], changed: asyncio.Event) -> bool:
         """Wait for the doorbell, the next due time or the slow poll. False: `changed` was set instead."""
+        if self._is_hot and self._looked_at is not None:
+            return await self._wait_while_hot(kinds, self._looked_at, changed)
         await self._open_bell(kinds)
         interrupted = asyncio.ensure_future(changed.wait())
         assert self._ring is not None  # noqa: S101  # opened just above
@@ -194,6 +217,35 @@ class DueLine:
         self._look_at_front()
         return True
 
+    async def _wait_while_hot(self, kinds: frozenset[str], looked_at: datetime, changed: asyncio.Event) -> bool:
+        """Wait, and look for what has become due since the last look. False: `changed` was set instead.
+
+        While keys go from task to task the head of the line changes all the time: the doorbell would ring at each,
+        and be paid for, without anything being there for this worker.
+        """
+        await self._close_bell()
+        opens_in = self._waiting.opens_in()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_HOT_SECONDS if opens_in is None else min(_HOT_SECONDS, opens_in)):
+                await changed.wait()
+                return False
+        if self._loop.time() >= self._poll_at:
+            self._dry_kinds = frozenset()
+            return True
+        now = (await self._store.now()).latest
+        since = Cursor(looked_at - timedelta(seconds=_MARGIN_SECONDS), _LOWEST_ID)
+        found = await self._store.due(kinds, now=now, limit=self._ahead, after=since, without=self._waiting.crowds())
+        self._take_in(found)
+        if len(found) < self._ahead:
+            self._looked_at = now
+        else:
+            self._dry_kinds = frozenset()
+        return True
+
+    @property
+    def _is_hot(self) -> bool:
+        return self._loop.time() < self._hot_until
+
     async def _rung(self, ring: asyncio.Task[list[Task]]) -> list[Task]:
         """Give what the doorbell said. Raises what broke it; it is opened anew at the next look."""
         try:
@@ -203,21 +255,17 @@ class DueLine:
             raise
 
     def _look_at_front(self) -> None:
-        due = self._due_in_front()
-        self._buffer = deque(due)
+        now = self._store.clock.now()
+        due = [task for task in self._front if self._waiting.is_unseen(task) and triage(task, now) is not Step.LEAVE]
+        self._waiting.clear()
+        self._waiting.add(due)
         if len(due) == _DOORBELL_WIDTH:
             self._dry_kinds = frozenset()  # there may be more behind these
-        if any(batch_of(task, self._handlers[task.kind]) is not None for task in due):
-            self._dry_kinds, self._buffer = frozenset(), deque()  # there may be more that belongs with them
-
-    def _due_in_front(self) -> list[Task]:
-        now = self._store.clock.now()
-        return [task for task in self._front if self._is_unseen(task) and triage(task, now) is not Step.LEAVE]
 
     def _next_look(self) -> float:
         """Give the seconds until one of the tasks in front becomes due, at most the slow poll's."""
         now = self._store.clock.now()
-        waits = (_wait(task, now) for task in self._front if self._is_unseen(task))
+        waits = [self._waiting.opens_in(), *(_wait(task, now) for task in self._front if self._waiting.is_unseen(task))]
         looks = [self._poll_at, *([self._before_at] if self._hangs_behind and self._before is None else [])]
         return max(0.0, min([min(looks) - self._loop.time(), *(wait for wait in waits if wait is not None)]))
 
@@ -238,12 +286,6 @@ class DueLine:
             self._ring.cancel()
             self._ring = None
         await self._bell_open.aclose()
-
-
-def batch_of(task: Task, handler: Handler) -> object | None:
-    """Name the batch that a task may be run in; None: it is run by itself."""
-    alone = handler.max_batch is None or task.resource_key is None or task.is_cancelled
-    return None if alone else (task.kind, task.resource_key)
 
 
 def _behind(task: Task) -> Cursor | None:

@@ -87,6 +87,14 @@ class Retry:
         spread = min(_LONGEST_SPREAD, _FIRST_SPREAD * 2.0 ** min(attempt - 1, 30))
         return random.uniform(0, max(delay, spread))  # noqa: S311  # spreading load, not keeping secrets
 
+    def is_last(self, *, attempt: int, elapsed: float) -> bool:
+        """Tell whether the attempt of this number is the last one, should it fail. `elapsed`: as for `next_delay`."""
+        state = _state(attempt, elapsed, RuntimeError("not run yet"))
+        try:
+            return self._unless_stopped(state, None) is None
+        except Exception:  # noqa: BLE001  # as above
+            return _instead_of(self, state, None) is None
+
     def _unless_stopped(self, state: RetryCallState, after: float | None) -> float | None:
         delay = float(self._wait(state)) if after is None else after
         state.upcoming_sleep = delay

@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from oncetask.client import Client
     from oncetask.clock import Now
     from oncetask.context import AbortReason
-    from oncetask.errors import InvalidPayload
     from oncetask.handlers import Handler
+    from oncetask.holds import HandOver, Hold
     from oncetask.lifecycle import Transition
-    from oncetask.payload import Payload
     from oncetask.processes import Processes
     from oncetask.slots import Slot
     from oncetask.task import Task
@@ -57,63 +56,65 @@ class Surroundings:
 class Run:
     """What occupies one slot of a worker."""
 
-    def __init__(
-        self,
-        handler: Handler,
-        tasks: Sequence[Task],
-        payloads: Sequence[Payload | InvalidPayload],
-        *,
-        slot: Slot,
-        surroundings: Surroundings,
-    ) -> None:
-        """`tasks`: as claimed, several for a batch, with their payloads."""
+    def __init__(self, handler: Handler, task: Task, *, slot: Slot, surroundings: Surroundings) -> None:
+        """`task`: as claimed."""
         self._handler = handler
         self._slot = slot
         self._around = surroundings
         self._told: AbortReason | None = None
-        self.kind, self.task_id = tasks[0].kind, tasks[0].id
-        self._begin(tasks, payloads)
+        self._hold: Hold | None = None
+        self._execution: Execution | None = None
+        self.kind, self.task_id = task.kind, task.id
+        self._first = task
 
     def abort(self, reason: AbortReason) -> None:
         """Tell what runs to stop, and begin nothing more."""
         self._told = reason
-        self._execution.abort(reason)
+        if self._execution is not None:
+            self._execution.abort(reason)
 
     def describe(self, running: asyncio.Task[Any] | None) -> str | None:
         """Name the handler if this is the asyncio task that runs it."""
-        return self._execution.describe(running)
+        return None if self._execution is None else self._execution.describe(running)
 
     def abandon(self) -> None:
         """Stop waiting for user code that has been told to stop."""
-        self._execution.abandon()
+        if self._execution is not None:
+            self._execution.abandon()
 
     async def process(self) -> None:
         """Run the handler, then the cleanup if the task was cancelled meanwhile; whatever happens ends here."""
         try:
-            goes_on = True
+            goes_on = await self._start()
             while goes_on:
                 goes_on = await self._attempt()
         except LeaseLost as lost:
             _log.warning("%s", lost)
         except Exception:  # noqa: BLE001  # logged; one task must not end the others
-            names = ", ".join(task.id for task in self._lease.tasks)
-            _log.exception("the end of task %s could not be recorded; its lease will run out", names)
+            _log.exception("the end of task %s could not be recorded; its lease will run out", self.task_id)
         finally:
             self._free_slot()
 
-    def _begin(self, tasks: Sequence[Task], payloads: Sequence[Payload | InvalidPayload]) -> None:
+    async def _start(self) -> bool:
+        """Begin with what was claimed."""
+        self._begin([self._first])
+        return True
+
+    def _begin(self, tasks: Sequence[Task]) -> None:
         around = self._around
+        self.kind, self.task_id = tasks[0].kind, tasks[0].id
         duration = lease_seconds(tasks[0], self._handler, around.longest_lease)
-        self._lease = Lease(around.client.store, tasks, duration=duration, stored=self._stored)
+        self._lease = Lease(around.client.store, tasks, duration=duration, stored=self._stored, hold=self._hold)
         self._execution = Execution(
             self._handler,
             tasks,
-            payloads,
+            [payload_of(self._handler, task) for task in tasks],
             client=around.client,
             state=around.state,
             processes=around.processes,
             abort_grace=around.abort_grace,
             tell=self._lease.tell,
+            is_late=self._hold is None and tasks[0].resource_key is not None,  # without its key nothing may start
         )
         if self._told is not None:
             self._execution.abort(self._told)
@@ -121,14 +122,16 @@ class Run:
     async def _attempt(self) -> bool:
         """Call user code once, free the slot, tell the error handlers, record the end.
 
-        Tells whether the cleanup of the same task comes next, under the lease and in the slot that it has.
+        Tells whether something comes next in the slot that it has: the cleanup of the same task, under the same
+        lease; or the next task of its resource key.
         """
         execution = self._execution
+        assert execution is not None  # noqa: S101  # begun
         async with self._lease.kept(stop=execution.abort):
             ended = await execution.run()
             cleans_up = self._cleans_up_after(ended)
             if not cleans_up:
-                self._free_slot()
+                await self._make_room(ended)
             if isinstance(ended, Failed | Expired):
                 await execution.report(ended)
         if isinstance(ended, Interrupted) and ended.reason == "lease-lost":
@@ -136,14 +139,17 @@ class Run:
         if cleans_up:
             return await self._go_on()
         try:
-            await self._record(ended)
+            return await self._record(ended)
         except LeaseLost:
             raise
         except OncetaskError as error:  # what it returned or staged cannot be stored: so it has failed
             failed = Failed(error)
             await execution.report(failed)
-            await self._record(failed)
-        return False
+            return await self._record(failed)
+
+    async def _make_room(self, _: Ended) -> None:
+        """Free the slot when user code has ended, so that the record travels together with the next claims."""
+        self._free_slot()
 
     def _cleans_up_after(self, ended: Ended) -> bool:
         stopped = isinstance(ended, Interrupted) and ended.reason == "cancelled" and ended.ended
@@ -156,26 +162,26 @@ class Run:
             seconds = lease_seconds(task, self._handler, self._around.longest_lease)
             return lifecycle.clean_up(task, until=now.latest + timedelta(seconds=seconds))
 
-        for begun in await self._lease.write(begin):
-            self._begin([begun.after], [payload_of(self._handler, begun.after)])
+        for begun in await self._lease.prolong(begin):
+            self._begin([begun.after])
             return True
         return False  # lost, while the handler was on its way out
 
-    async def _record(self, ended: Ended) -> None:
-        """Write how the attempt ended, upon the newest records."""
-        event = ending(ended, self._handler)
-        if isinstance(ended, Completed):
-            await self._lease.write(event, ended.staged, ended.batch)
-        else:
-            await self._lease.write(event)
+    async def _record(self, ended: Ended) -> bool:
+        """Write how the attempt ended, upon the newest records; tells whether another task comes next."""
+        await self._write(ended, None)
+        return False
+
+    async def _write(self, ended: Ended, hand_over: HandOver | None) -> list[Transition]:
+        staged, batch = (ended.staged, ended.batch) if isinstance(ended, Completed) else ((), None)
+        return await self._lease.write(ending(ended, self._handler), staged, batch, hand_over)
 
     def _stored(self, transition: Transition) -> None:
         self._around.note(transition.after.id, transition.after.version)
         self._around.client.telemetry.changed(transition)
 
     def _free_slot(self) -> None:
-        """Free the slot when user code has ended, so that the record travels together with the next claims."""
-        thread = self._execution.thread
+        thread = None if self._execution is None else self._execution.thread
         if thread is None or thread.done():
             self._slot.give()
         else:

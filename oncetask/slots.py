@@ -82,6 +82,16 @@ class Slot:
         self._slots: Slots | None = slots
         self._kind = kind
 
+    def pass_on(self, kind: str) -> bool:
+        """Use it for a task of this kind from now on; False: there is no room for one."""
+        if self._slots is None:
+            return False
+        self._slots.room.take(self._kind, -1)
+        fits = self._slots.room.has(kind)
+        self._kind = kind if fits else self._kind
+        self._slots.room.take(self._kind)
+        return fits
+
     def give(self) -> None:
         """Count the end, once, and wake who waits for one."""
         slots, self._slots = self._slots, None

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from oncetask.claims import next_step
 from oncetask.clock import Duration, seconds
-from oncetask.errors import InvalidPayload, OncetaskError, StoreUnavailable
-from oncetask.execution import payload_of
+from oncetask.errors import OncetaskError, StoreUnavailable
 from oncetask.handlers import check_count
-from oncetask.lifecycle import is_expired
-from oncetask.line import DueLine, batch_of
+from oncetask.keyreading import KeyReader
+from oncetask.keyrun import KeyRun
+from oncetask.line import DueLine
 from oncetask.processes import Processes, check_main, check_sendable
 from oncetask.running import Run, Surroundings
 from oncetask.slots import Slots
@@ -27,15 +27,14 @@ from oncetask.timekeeping import Timekeeper, is_due_generator
 from oncetask.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable
 
     from oncetask.app import App
     from oncetask.client import Client
     from oncetask.clock import Now
-    from oncetask.handlers import Handler
     from oncetask.lifecycle import Transition
-    from oncetask.payload import Payload
     from oncetask.task import Task
+    from oncetask.waiting import Picked
 
 __all__ = ["Worker"]
 
@@ -43,6 +42,8 @@ _LONGEST_LEASE = 60.0
 _TO_END, _TO_WRITE = 1.0, 0.5
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 _READ_AHEAD = 16
+_KEYS_AT_ONCE = 8
+"""So many keys are being taken at a time: other workers that want the same ones see by then which are gone."""
 _BLOCKED_SECONDS = 1.0
 _SOME = 5
 _FEWEST_AHEAD, _MOST_AHEAD = 50, 500
@@ -145,8 +146,10 @@ class Worker:
                 if self._is_full:
                     await self._line.rest()
                     await self._slots.changed.wait()
-                elif found := await self._line.take(self._slots.room, self._slots.changed):
-                    await self._take_on(found)
+                elif picked := await self._line.take(
+                    self._slots.room, self._slots.changed, keys=_KEYS_AT_ONCE - self._taking
+                ):
+                    await self._take_on(picked)
                 pause = _FIRST_PAUSE
             except StoreUnavailable as error:
                 _log.error("the store is unavailable; looking again in %s s: %s", pause, error)  # told
@@ -155,9 +158,11 @@ class Worker:
                 _log.exception("finding work failed; looking again in %s s", pause)
                 pause = await self._paused(pause)
 
-    async def _take_on(self, found: list[Task]) -> None:
-        """Let generators that are due spawn, and claim the others."""
-        now = await self._store.now()
+    async def _take_on(self, picked: Picked) -> None:
+        """Let generators that are due spawn, claim the others, and begin with resource keys."""
+        for task in picked.keyed:
+            self._start_key(task)
+        found, now = picked.plain, await self._store.now()
         generators = [task for task in found if is_due_generator(task, now)]
         if not generators:
             await self._claim(found, now)
@@ -195,7 +200,6 @@ class Worker:
         except BaseException:
             self._line.forget(found)
             raise
-        claimed: list[Task] = []
         for step, one in zip(steps, written, strict=True):
             if one.error is not None:
                 _log.error("task %s cannot be written and is passed over: %s", step.before.id, one.error)
@@ -204,31 +208,37 @@ class Worker:
             self._line.note(step.before.id, one.version)
             self._client.telemetry.changed(step)
             if step.event == "claimed":
-                claimed.append(step.after.evolve(version=one.version))
-        self._start_all(claimed)
+                self._start(step.after.evolve(version=one.version))
         if not all(one.applied for one in written):
             self._line.scatter()
 
-    def _start_all(self, claimed: list[Task]) -> None:
-        """Start each claimed task, those of a batch together; one that cannot be run fails, or ends, by itself."""
-        batches: dict[object, list[tuple[Task, Payload]]] = {}
-        now = self._store.clock.now()
-        for task in claimed:
-            handler = self._handlers[task.kind]
-            payload = payload_of(handler, task)
-            batch = batch_of(task, handler)
-            too_late = is_expired(task, handler.deadline_of(task), now)
-            if batch is None or too_late or isinstance(payload, InvalidPayload):
-                self._start(handler, [task], [payload])
-            else:
-                batches.setdefault(batch, []).append((task, payload))
-        for members in batches.values():
-            handler = self._handlers[members[0][0].kind]
-            self._start(handler, [task for task, _ in members], [payload for _, payload in members])
+    def _start_key(self, task: Task) -> None:
+        """Begin with a resource key, for which this task waits."""
+        run = KeyRun(
+            self._handlers,
+            task,
+            slot=self._slots.take(task.kind),
+            surroundings=self._surroundings,
+            line=self._line,
+            reader=self._reader,
+            may_go_on=lambda: not self._stopping,
+            is_crowded=lambda: self._is_full,
+        )
+        self._taking += 1
+        run.begun.add_done_callback(self._key_begun)
+        self._begin(run)
 
-    def _start(self, handler: Handler, tasks: list[Task], payloads: Sequence[Payload | InvalidPayload]) -> None:
-        slot = self._slots.take(tasks[0].kind)
-        run = Run(handler, tasks, payloads, slot=slot, surroundings=self._surroundings)
+    def _key_begun(self, begun: asyncio.Future[bool]) -> None:
+        self._taking -= 1
+        if not begun.result():
+            self._line.scatter()
+        self._slots.changed.set()
+
+    def _start(self, task: Task) -> None:
+        slot = self._slots.take(task.kind)
+        self._begin(Run(self._handlers[task.kind], task, slot=slot, surroundings=self._surroundings))
+
+    def _begin(self, run: Run) -> None:
         running = asyncio.create_task(run.process())
         self._runs[running] = run
         self._watchdog.wake()
@@ -266,8 +276,8 @@ class Worker:
         try:
             await self._store.open()
             ahead = min(max(_READ_AHEAD * self._concurrency, _FEWEST_AHEAD), _MOST_AHEAD)
-            ahead = max(ahead, *(handler.max_batch or 0 for handler in self._handlers.values()), 0)
             self._line = DueLine(self._store, self._handlers, ahead=ahead, poll=self._poll)
+            self._reader, self._taking = KeyReader(self._store), 0
             self._timekeeper = Timekeeper(
                 self._client,
                 self._app.names(),

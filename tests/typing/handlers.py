@@ -108,7 +108,7 @@ async def handlers_are_unchanged(ctx: Context, email: SendEmail) -> None:
 # --- batch handlers -------------------------------------------------------------------------------------------------
 
 
-@app.batch_handler(SendEmail, max_batch=50, timeout=30, retry=NoRetry(), concurrency=10)
+@app.batch_handler(SendEmail, max_batch=50, timeout=30, retry=NoRetry(), concurrency=10, priority=3, strict_order=True)
 async def send_all(ctx: Context, emails: list[SendEmail]) -> str:
     """Take a list of the decorator's payload."""
     return ", ".join(email.to for email in emails)
@@ -162,6 +162,9 @@ async def no_context_for_many(emails: list[SendEmail]) -> None:
 
 app.batch_handler("send-email")  # type: ignore[arg-type]
 app.batch_handler(str)  # type: ignore[type-var]
+app.handler(SendEmail, priority=2, strict_order=True)
+app.handler(SendEmail, priority="high")  # type: ignore[arg-type]
+app.handler(SendEmail, strict_order="yes")  # type: ignore[arg-type]
 app.batch_handler(SendEmail, max_batch="100")  # type: ignore[arg-type]
 app.batch_handler(SendEmail, max_batch=None)  # type: ignore[arg-type]
 app.batch_handler(SendEmail, retry=3)  # type: ignore[arg-type]

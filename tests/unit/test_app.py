@@ -172,6 +172,25 @@ class TestLimits:
             App().batch_handler(Mail, max_batch=value)
         assert repr(value) in str(refused.value)
 
+    @pytest.mark.parametrize(("value", "message"), [(0, "1 or more"), (2.5, "1 or more"), (101, "at most 100")])
+    @pytest.mark.parametrize("decorator", ["handler", "batch_handler"])
+    def test_a_priority_that_is_no_share_is_refused(self, decorator: str, value: Any, message: str) -> None:
+        """The message names the field, the value and the bound."""
+        with pytest.raises(ValueError, match=f"priority must be .*{message}, not {value}"):
+            REGISTERS[decorator](App())(Mail, priority=value)
+
+    def test_a_batch_that_no_commit_holds_is_refused(self) -> None:
+        """Four hundred are possible, and one more is not."""
+        App().batch_handler(Mail, max_batch=400)
+        with pytest.raises(ValueError, match="max_batch must be at most 400, not 401"):
+            App().batch_handler(Mail, max_batch=401)
+
+    @pytest.mark.parametrize("decorator", ["handler", "batch_handler"])
+    def test_an_order_is_strict_or_not(self, decorator: str) -> None:
+        """Anything else than True and False is refused, since it may have been meant for something else."""
+        with pytest.raises(TypeError, match="strict_order must be True or False, not 'yes'"):
+            REGISTERS[decorator](App())(Mail, strict_order="yes")
+
     @pytest.mark.parametrize("value", ["30", 0, -1])
     def test_a_bad_default_is_refused_too(self, value: Any) -> None:
         """An App's own timeout is checked where it is given."""

@@ -20,6 +20,7 @@ from oncetask.context import AbortReason
 from oncetask.errors import LeaseLost, PayloadTooLarge, StoreUnavailable
 from oncetask.leases import Lease
 from oncetask.lifecycle import Transition
+from oncetask.lock import LockChange
 from oncetask.store import Feed, TaskStore, Written
 from oncetask.task import Outcome, Progress, Task, TaskStatus
 from tests.support import MICROSECOND, T0, a_task, at
@@ -88,9 +89,14 @@ class FakeStore:
         return written
 
     async def commit(
-        self, transitions: Sequence[Transition], creates: Sequence[Task], batch: object | None
+        self,
+        transitions: Sequence[Transition],
+        creates: Sequence[Task],
+        batch: object | None,
+        locks: Sequence[LockChange] = (),
     ) -> list[Written]:
-        """Write all, or nothing."""
+        """Write all, or nothing; of locks it knows nothing."""
+        assert not locks
         self._called(transitions, committed=True)
         if any(map(self.is_impossible, transitions)):
             written = [Written(error=PayloadTooLarge("too large")) for _ in transitions]

@@ -15,8 +15,9 @@ from oncetask import lifecycle
 from oncetask.clock import EPOCH, Now
 from oncetask.errors import LeaseLost, TaskExpired
 from oncetask.lifecycle import Step, Transition, triage
+from oncetask.lock import Lock, LockChange
 from oncetask.task import NO_WAIT, SCHEMA, Outcome, Progress, Task, TaskError, TaskStatus
-from tests.support import MICROSECOND, T0, a_task, at, between, exactly
+from tests.support import MICROSECOND, T0, a_task, at, between, exactly, not_none
 
 NOW = exactly(T0)
 
@@ -48,12 +49,6 @@ def sound(transition: Transition) -> Task:
     assert transition.after == replace(transition.before, **transition.changes)
     assert transition.after.due_at == lifecycle.due_at(transition.after)
     return transition.after
-
-
-def not_none(transition: Transition | None) -> Transition:
-    """Give a transition that has to be there."""
-    assert transition is not None
-    return transition
 
 
 BOTH = pytest.mark.parametrize(
@@ -323,6 +318,22 @@ class TestFail:
 
         assert (after.wait_until, after.due_at) == (at(60), at(3))
 
+    @pytest.mark.parametrize("task", [leased(), cleanup()], ids=["task", "cleanup"])
+    def test_one_that_keeps_its_place(self, task: Task) -> None:
+        """Nobody looks at it before its delay is over, but in the line of its key it stands where it stood."""
+        after = sound(lifecycle.fail(task, ValueError("boom"), delay=2.5, now=exactly(at(1)), keeps_place=True))
+
+        assert (after.wait_until, after.leased_until, after.due_at) == (task.wait_until, at(3.5), at(3.5))
+        assert (after.lease_owner, after.outcome) == (None, None)
+        assert lifecycle.may_delete(after, NOW)
+
+    def test_a_cancel_does_not_wait_for_its_turn(self) -> None:
+        """A task that keeps its place while it waits is cancelled at once."""
+        waiting = lifecycle.fail(leased(), ValueError("boom"), delay=60, now=NOW, keeps_place=True).after
+        after = sound(not_none(lifecycle.cancel(waiting, now=NOW)))
+
+        assert (after.leased_until, after.due_at) == (None, NO_WAIT)
+
 
 class TestIsExpired:
     """Whether a claimed task is too late to be started."""
@@ -579,6 +590,12 @@ class TestSnoozeAndGiveBack:
         assert (after.attempts, after.wait_until, after.due_at) == (1, at(30), at(30))
         assert (after.lease_owner, after.leased_until, after.errors, after.outcome) == (None, None, (), None)
 
+    def test_a_snooze_in_its_place(self) -> None:
+        """Where the order is strict a snoozed task keeps its place, too."""
+        after = sound(lifecycle.snooze(leased(), delay=30, now=NOW, keeps_place=True))
+
+        assert (after.attempts, after.wait_until, after.leased_until, after.due_at) == (0, at(-5), at(30), at(30))
+
     def test_a_give_back_restores_the_place(self) -> None:
         """An interrupted task stands where it stood, its attempt unspent."""
         before = a_task(wait_until=at(-50))
@@ -630,6 +647,56 @@ class TestRescue:
         after = sound(lifecycle.rescue(leased(wait_until=at(500)), LeaseLost(), delay=7, now=exactly(at(60))))
 
         assert after.due_at == at(500)
+
+
+class TestResourceKeys:
+    """Who holds a key, and who does not any more."""
+
+    def test_a_key_is_taken_and_let_go(self) -> None:
+        """A lock is made where there was none, replaced where there was one, and removed in the end."""
+        first = lifecycle.lock("ada", None, owner="l1", until=at(60))
+        assert (first.resource_key, first.before) == ("ada", None)
+        assert first.after == Lock(resource_key="ada", owner="l1", leased_until=at(60))
+
+        second = lifecycle.lock("ada", first.after, owner="l2", until=at(90))
+        assert (second.before, not_none(second.after).owner) == (first.after, "l2")
+
+        assert lifecycle.unlock(not_none(second.after)) == LockChange("ada", second.after, None)
+
+    @pytest.mark.parametrize(("now", "busy"), [(at(60) - MICROSECOND, True), (at(60), False)])
+    def test_a_lock_ends_with_its_lease(self, now: datetime, busy: bool) -> None:
+        """To the microsecond, by the earlier bound of the present; without a lock nobody holds the key."""
+        held = Lock(resource_key="ada", owner="l1", leased_until=at(60))
+
+        assert lifecycle.is_busy(held, between(now, at(900))) is busy
+        assert not lifecycle.is_busy(None, NOW)
+
+    def test_a_fence_only_shuts_out(self) -> None:
+        """The task of a former holder stays where it is, and is to be rescued; nobody holds it by his lease id."""
+        task = leased(leased_until=at(-1), attempts=2)
+        after = sound(lifecycle.fence(task))
+
+        assert (after.wait_until, after.leased_until, after.due_at) == (task.wait_until, at(-1), at(-1))
+        assert (after.attempts, after.errors, after.outcome) == (2, (), None)
+        assert not lifecycle.holds(after, "l1")
+        assert triage(after, NOW) is Step.RESCUE
+
+    @pytest.mark.parametrize(
+        ("task", "held"),
+        [
+            (leased(), True),
+            (leased(leased_until=T0), False),
+            (overtaken(), True),
+            (a_task(), False),
+            (a_task(leased_until=at(60), attempts=1), False),
+            (a_task(is_cancelled=True, leased_until=at(60), wait_until=NO_WAIT), True),
+            (done(lease_owner="l1", leased_until=at(60)), False),
+        ],
+        ids=["leased", "lapsed", "overtaken", "free", "rescued", "abandoned", "done"],
+    )
+    def test_who_may_be_at_it(self, task: Task, held: bool) -> None:
+        """Somebody may be running what is leased, or was abandoned, up to the end of the lease; nothing else."""
+        assert lifecycle.is_held(task, NOW) is held
 
 
 class TestCancel:

@@ -301,3 +301,36 @@ class TestBrokenPolicies:
         assert [delay is None for delay in delays] == [delay is None for delay in crashes] == [False, False, True]
         assert all(record.exc_info for record in caplog.records)
         assert len(caplog.records) == 6
+
+
+class TestIsLast:
+    """Whether an attempt is the last one, should it fail."""
+
+    @pytest.mark.parametrize(("attempt", "last"), [(1, False), (2, False), (3, True), (4, True)])
+    def test_by_number(self, attempt: int, last: bool) -> None:
+        """Of three attempts it is the third."""
+        assert FixedDelay(3, 1).is_last(attempt=attempt, elapsed=0) is last
+
+    def test_by_time(self) -> None:
+        """Where a policy stops after a time, it is the one that comes later."""
+        policy = Retry(stop=tenacity.stop_after_delay(60), wait=tenacity.wait_none())
+        assert [policy.is_last(attempt=1, elapsed=elapsed) for elapsed in (59, 60)] == [False, True]
+
+    def test_whatever_the_error(self) -> None:
+        """Which errors are retried is not asked, since there is none yet."""
+        policy = Retry(
+            stop=tenacity.stop_after_attempt(3),
+            wait=tenacity.wait_none(),
+            retry=tenacity.retry_if_exception_type(OSError),
+        )
+        assert not policy.is_last(attempt=1, elapsed=0)
+
+    def test_a_strategy_that_raises(self) -> None:
+        """The default policy decides in its place."""
+
+        def broken(_: tenacity.RetryCallState) -> bool:
+            msg = "broken"
+            raise RuntimeError(msg)
+
+        policy = Retry(stop=broken, wait=tenacity.wait_none())  # type: ignore[arg-type]  # as somebody may write it
+        assert [policy.is_last(attempt=attempt, elapsed=0) for attempt in (2, 3)] == [False, True]

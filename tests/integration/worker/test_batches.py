@@ -247,7 +247,7 @@ class TestWhatComesTogether:
         assert sorted(calls.numbers) == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
 
     async def test_a_key_of_another_kind_is_another_batch(self, connected: Client) -> None:
-        """Two kinds that share a key do not share calls; a kind with a plain handler is run one by one."""
+        """Two kinds that share a key do not share calls, and neither goes before the other's: the line decides."""
         calls, others = Calls(), Calls()
         app = batching(calls)
         app.batch_handler(Other)(others)  # type: ignore[arg-type]  # it looks at the numbers only
@@ -257,13 +257,11 @@ class TestWhatComesTogether:
         async def job(_: Context, payload: Job) -> None:
             jobs.append(payload.n)
 
-        ids = []
-        for n in (1, 2):
-            receipts = await connected.enqueue_many([Sync(n=n), Other(n=n), Job(n=n)], resource_key="ada")
-            ids += [receipt.task_id for receipt in receipts]
+        line = [Sync(n=1), Sync(n=2), Other(n=1), Job(n=1), Job(n=2), Sync(n=3), Other(n=2), Other(n=3)]
+        receipts = await connected.enqueue_many(line, resource_key="ada")
         async with Worker(app, connected):
-            await done(connected, *ids)
-        assert (calls.numbers, others.numbers, sorted(jobs)) == ([[1, 2]], [[1, 2]], [1, 2])
+            await done(connected, *(receipt.task_id for receipt in receipts))
+        assert (calls.numbers, others.numbers, jobs) == ([[1, 2], [3]], [[1], [2, 3]], [1, 2])
 
     async def test_a_batch_takes_one_slot(self, connected: Client) -> None:
         """Two batches of three run side by side in a worker of two slots, and a task behind them has to wait."""
@@ -486,25 +484,47 @@ class TestFailing:
     """All members share how the call ended; each has its own attempts."""
 
     async def test_each_member_keeps_its_own_attempts(self, connected: Client, place: Place) -> None:
-        """Of a call that fails, whoever is out of attempts is done-failed, and the others are tried again."""
-        calls = Calls(ValueError("boom"))
+        """A call that fails counts for each member by itself; one whose last attempt comes next is run alone then."""
+        calls = Calls(ValueError("all"), None, ValueError("last"))
         ids = await enqueue_syncs(connected, 1, 2, 3)
-        await place.change(ids[1], attempts=2)
+        await place.change(ids[1], attempts=1)
         async with Worker(batching(calls, retry=FixedDelay(3, 0)), connected):
             tasks = await done(connected, *ids)
-        assert calls.numbers[0] == [1, 2, 3]
-        assert sorted(n for numbers in calls.numbers[1:] for n in numbers) == [1, 3]
-        assert calls.contexts[0].attempt == 3
+        assert calls.numbers == [[1, 2, 3], [1], [2], [3]]
+        assert [context.attempt for context in calls.contexts] == [2, 2, 3, 2]
         assert [(task.status, task.attempts) for task in tasks] == [
             (TaskStatus.DONE_COMPLETED, 2),
             (TaskStatus.DONE_FAILED, 3),
             (TaskStatus.DONE_COMPLETED, 2),
         ]
         assert [[(e.attempt, e.message) for e in task.errors] for task in tasks] == [
-            [(1, "boom")],
-            [(3, "boom")],
-            [(1, "boom")],
+            [(1, "all")],
+            [(2, "all"), (3, "last")],
+            [(1, "all")],
         ]
+
+    async def test_one_bad_member_does_not_fail_the_others(self, connected: Client) -> None:
+        """The last attempt of a batch is one of each member, so that only the one that cannot succeed fails."""
+
+        async def handler(_: Context, syncs: list[Sync]) -> None:
+            if any(sync.n == 3 for sync in syncs):
+                msg = "three"
+                raise ValueError(msg)
+
+        ids = await enqueue_syncs(connected, *range(6))
+        async with Worker(batching(handler, retry=FixedDelay(2, 0)), connected):
+            tasks = await done(connected, *ids)
+        assert [task.outcome for task in tasks] == ["completed"] * 3 + ["failed"] + ["completed"] * 2
+        assert [task.attempts for task in tasks] == [2] * 6
+
+    async def test_a_single_attempt_is_not_taken_apart(self, connected: Client) -> None:
+        """Where a policy allows one attempt only, tasks come together all the same, and fail together."""
+        calls = Calls(ValueError("boom"))
+        ids = await enqueue_syncs(connected, 1, 2, 3)
+        async with Worker(batching(calls, retry=NoRetry()), connected):
+            tasks = await done(connected, *ids)
+        assert calls.numbers == [[1, 2, 3]]
+        assert {task.outcome for task in tasks} == {"failed"}
 
     async def test_one_backoff_is_drawn_for_all(self, connected: Client, place: Place) -> None:
         """All members wait equally long after a failure, though the policy draws lots and their attempts differ."""
@@ -565,7 +585,7 @@ class TestFailing:
         assert all(task.leased_until is not None for task in ctx.tasks)
 
     async def test_a_member_whose_payload_does_not_validate_fails_alone(self, connected: Client, place: Place) -> None:
-        """The others run without it; its error handlers see it by itself."""
+        """The others run without it, in their order; its error handlers see it by itself."""
         calls = Calls()
         app = batching(calls, retry=NoRetry())
         seen: list[list[str]] = []
@@ -578,8 +598,7 @@ class TestFailing:
         await place.change(ids[1], data={"n": "many", "user": "ada"})
         async with Worker(app, connected):
             tasks = await done(connected, *ids)
-        assert calls.numbers == [[1, 3]]
-        assert [task.id for task in calls.contexts[0].tasks] == [ids[0], ids[2]]
+        assert calls.numbers == [[1], [3]]
         assert [task.status for task in tasks] == [
             TaskStatus.DONE_COMPLETED,
             TaskStatus.DONE_FAILED,
@@ -643,7 +662,7 @@ class TestStayingTogether:
         """The next call after a failed one has the same members."""
         calls = Calls(ValueError("1"), ValueError("2"))
         ids = await enqueue_syncs(connected, *range(8))
-        async with Worker(batching(calls, retry=FixedDelay(3, 0.5)), connected):
+        async with Worker(batching(calls, retry=FixedDelay(4, 0.5)), connected):
             tasks = await done(connected, *ids)
         assert [sorted(numbers) for numbers in calls.numbers] == [[*range(8)]] * 3
         assert {(task.status, task.attempts) for task in tasks} == {(TaskStatus.DONE_COMPLETED, 3)}

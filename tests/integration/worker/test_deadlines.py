@@ -30,6 +30,7 @@ from oncetask import (
 from oncetask.store import Written
 from tests.integration.stores import EVERYWHERE
 from tests.integration.worker.support import LIMIT, SOON, Job, Other, app_of, done, enqueue, outcome_of
+from tests.support import Shift
 
 pytestmark = EVERYWHERE
 
@@ -203,7 +204,16 @@ class TestBeforeTheStart:
 
     async def test_between_the_claim_and_the_start(self, connected: Client, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of a batch whose deadline passes after it was put together, the others go back, and run without that one."""
-        monkeypatch.setattr("oncetask.worker.is_expired", lambda *_: False)
+        shift, commit = Shift(), connected.store.commit
+        shift.of(connected.store)
+
+        async def slow_commit(*arguments: Any) -> list[Written]:
+            written = await commit(*arguments)
+            if not shift.distance:
+                shift.advance(30)
+            return written
+
+        monkeypatch.setattr(connected.store, "commit", slow_commit)
         calls: list[list[int]] = []
 
         async def handler(_: Context, syncs: list[Sync]) -> None:
@@ -213,7 +223,7 @@ class TestBeforeTheStart:
         app.batch_handler(Sync)(handler)
         told = Told(app)
         first = (await connected.enqueue(Sync(n=1))).task_id
-        late = (await connected.enqueue(Sync(n=2), deadline=await ahead(connected, -60))).task_id
+        late = (await connected.enqueue(Sync(n=2), deadline=await ahead(connected, 20))).task_id
         third = (await connected.enqueue(Sync(n=3), deadline=await ahead(connected, HOUR))).task_id
         async with Worker(app, connected):
             tasks = await done(connected, first, late, third)
@@ -702,13 +712,18 @@ class TestBatches:
         """It ends by itself, without its handler; the others run at once in one call, and nobody is told of them."""
         calls: list[list[int]] = []
         events: list[str] = []
-        apply = connected.store.apply
+        apply, commit = connected.store.apply, connected.store.commit
 
         async def noted(transitions: Sequence[lifecycle.Transition]) -> list[Written]:
             events.extend(transition.event for transition in transitions)
             return await apply(transitions)
 
+        async def noted_too(transitions: Sequence[lifecycle.Transition], *others: Any) -> list[Written]:
+            events.extend(transition.event for transition in transitions)
+            return await commit(transitions, *others)
+
         monkeypatch.setattr(connected.store, "apply", noted)
+        monkeypatch.setattr(connected.store, "commit", noted_too)
 
         async def handler(_: Context, syncs: list[Sync]) -> str:
             calls.append([sync.n for sync in syncs])
