@@ -17,7 +17,7 @@ from oncetask.keys import MOST_WRITES, Key
 from oncetask.running import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from oncetask.handlers import Handler
     from oncetask.keyreading import KeyReader
@@ -42,6 +42,12 @@ class Line(Protocol):
 
     def free(self, resource_key: str, task: Task | None = None) -> None:
         """Offer a key again, behind the others; `task`: one of it that waits."""
+
+    def step_back(self, resource_key: str, task: Task) -> None:
+        """Offer a key again that has had its turn, behind whatever else is to be had; `task`: one of it that waits."""
+
+    def found(self, tasks: Iterable[Task]) -> None:
+        """Take in tasks that may need something, but not their key."""
 
     def went_on(self) -> None:
         """Take note that a key went on with its next task."""
@@ -77,9 +83,9 @@ class KeyRun(Run):
         self._line = line
         self._may_go_on = may_go_on
         self._is_crowded = is_crowded
-        self._key = Key(reader, task.resource_key, handlers, longest_lease=surroundings.longest_lease)
+        self._key = Key(reader, task.resource_key, handlers, longest_lease=surroundings.longest_lease, found=line.found)
         self._following: tuple[Task, ...] = ()
-        self._ran = 0
+        self._ran, self._has_had_its_turn = 0, False
         self._closed_for = 0.0
         """Seconds for which nobody needs to look at the key."""
 
@@ -91,7 +97,9 @@ class KeyRun(Run):
         finally:
             self._tell_begun()
             waiting = self._key.first_waiting
-            if self._closed_for:
+            if self._has_had_its_turn and waiting is not None:
+                self._line.step_back(self._key.resource_key, waiting)
+            elif self._closed_for:
                 self._line.close(self._key.resource_key, waiting or self._first, self._closed_for)
             else:
                 self._line.free(self._key.resource_key, waiting)
@@ -129,7 +137,10 @@ class KeyRun(Run):
     async def _next_after(self, ended: Ended) -> tuple[Task, ...]:
         if self._hold is None or not self._hold.is_kept or self._told is not None or not self._may_go_on():
             return ()
-        if not self._leaves_the_line(ended) or (self._ran >= _LONGEST_RUN and self._is_crowded()):
+        if not self._leaves_the_line(ended):
+            return ()
+        self._has_had_its_turn = self._ran >= _LONGEST_RUN and self._is_crowded()
+        if self._has_had_its_turn:
             return ()
         try:
             tasks = await self._key.next(self._line.newest_of(self._key.resource_key))

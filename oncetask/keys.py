@@ -49,9 +49,16 @@ class Key:
     """One resource key, and what is known of its line."""
 
     def __init__(
-        self, reader: KeyReader, resource_key: str, handlers: Mapping[str, Handler], *, longest_lease: float
+        self,
+        reader: KeyReader,
+        resource_key: str,
+        handlers: Mapping[str, Handler],
+        *,
+        longest_lease: float,
+        found: Callable[[list[Task]], None],
     ) -> None:
-        """`longest_lease`: seconds."""
+        """`longest_lease`: seconds. `found`: is given tasks of the line that need something, but not the key."""
+        self._found = found
         self._reader = reader
         self._store = reader.store
         self._handlers = handlers
@@ -139,8 +146,9 @@ class Key:
                 break
             turn = self._look()
         self.closed_for = self._wait_for(turn.waits_for)
-        self._own = frozenset(task.id for task in turn.tasks)
-        self._ahead = [task for task in self._ahead if task.id not in self._own]
+        if turn.tasks:
+            self._own = frozenset(task.id for task in turn.tasks)
+            self._ahead = [task for task in self._ahead if task.id not in self._own]
         return turn.tasks
 
     def _wait_for(self, task: Task | None) -> float:
@@ -168,6 +176,7 @@ class Key:
         else:
             page = await self._reader.line_alone(self.resource_key, limit=limit, after=after)
         self._ahead = [task for task in page.tasks if task.id not in self._own]
+        self._found([task for task in self._ahead if task.kind in self._handlers and not self._waits(task)])
         self._page = page
         return page
 

@@ -14,7 +14,7 @@ from oncetask.task import NO_WAIT
 from oncetask.waiting import Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from oncetask.clock import Now
     from oncetask.handlers import Handler
@@ -51,13 +51,16 @@ class DueLine:
         self._before: asyncio.Future[list[Task]] | None = None
         self._before_at = self._poll_at
         self._dry_kinds: frozenset[str] = frozenset()
+        self._more_of: set[str] = set()
+        self._stepped_back: dict[str, Task] = {}
         self._hot_until = 0.0
         self._looked_at: datetime | None = None
         self._beyond: Cursor | None = None
         self._bell: Feed[list[Task]] | None = None
         self._bell_place: tuple[frozenset[str], Cursor | None] = (frozenset(), None)
         self._left_alone: list[Task] = []
-        self._keys_in_the_way = False
+        self._keys_in_the_way = self._shows_busy_keys_only = False
+        self._hangs_at: Cursor | None = None
         self._bell_open = AsyncExitStack()
         self._ring: asyncio.Task[list[Task]] | None = None
         self._front: list[Task] = []
@@ -70,6 +73,8 @@ class DueLine:
         kinds = room.kinds
         while True:
             self._look_before(kinds)
+            await self._let_come_back(kinds)
+            await self._fill_up(kinds)
             if picked := self._waiting.pick(room.copy(), keys=keys):
                 return picked
             if self._waiting.has_keys and keys <= 0:
@@ -107,9 +112,18 @@ class DueLine:
             self._dry_kinds = frozenset()  # those were not looked for meanwhile
         self._waiting.free(resource_key, task)
 
+    def step_back(self, resource_key: str, task: Task) -> None:
+        """Offer a key again that has had its turn, behind whatever else is to be had; `task`: one of it that waits."""
+        self._stepped_back[resource_key] = task
+
     def went_on(self) -> None:
         """Take note that a key went on with its next task: there is a lot being written at present."""
         self._hot_until = self._loop.time() + _HOT_SECONDS
+
+    def found(self, tasks: Iterable[Task]) -> None:
+        """Take in tasks that somebody else came upon, and that may need something."""
+        now = self._store.clock.now()
+        self._waiting.add(task for task in tasks if triage(task, now) is not Step.LEAVE)
 
     def close(self, resource_key: str, task: Task, seconds: float) -> None:
         """Look past a busy key for some time, then offer `task` of it again."""
@@ -141,21 +155,26 @@ class DueLine:
             before, self._before = self._before, None
             now = self._store.clock.now()
             self._waiting.add((task for task in before.result() if triage(task, now) is not Step.LEAVE), first=True)
-        hidden = self._waiting or self._hangs_behind or self._is_hot
+        hidden = self._waiting or self._hangs_behind or self._shows_busy_keys_only or self._is_hot
         if hidden and self._before is None and self._loop.time() >= self._before_at:
             self._before_at = self._loop.time() + _BEFORE_SECONDS
             self._before = asyncio.ensure_future(self._before_all_others(kinds))
 
     async def _before_all_others(self, kinds: frozenset[str]) -> list[Task]:
+        looks = [self._store.due(kinds, now=NO_WAIT, limit=self._ahead)]
         now = (await self._store.now()).latest
-        if self._hangs_behind and self._keys_in_the_way:
-            return await self._store.due(kinds, now=now, limit=self._ahead, without=self._waiting.busy_keys())
-        first = self._store.due(kinds, now=NO_WAIT, limit=self._ahead)
-        if not self._hangs_behind:
-            return await first
-        since = Cursor(now - timedelta(seconds=_LATE_SECONDS), _LOWEST_ID)
-        late = self._store.due(kinds, now=now, limit=self._ahead, after=since)
-        return [task for found in await asyncio.gather(first, late) for task in found]
+        if self._shows_busy_keys_only or (self._hangs_behind and self._keys_in_the_way):
+            looks.append(self._beside_busy_keys(kinds, now))
+        elif self._hangs_behind:
+            since = Cursor(now - timedelta(seconds=_LATE_SECONDS), _LOWEST_ID)
+            looks.append(self._store.due(kinds, now=now, limit=self._ahead, after=since))
+        return [task for found in await asyncio.gather(*looks) for task in found]
+
+    async def _beside_busy_keys(self, kinds: frozenset[str], now: datetime) -> list[Task]:
+        found = await self._store.due(kinds, now=now, limit=self._ahead, without=self._waiting.busy_keys())
+        if self._shows_busy_keys_only and len(found) < self._ahead:
+            self._hangs_at = Cursor(now - timedelta(seconds=_MARGIN_SECONDS), _LOWEST_ID)
+        return found
 
     @property
     def _hangs_behind(self) -> bool:
@@ -170,12 +189,16 @@ class DueLine:
         full = len(found) == self._ahead
         self._waiting.clear()
         passed = self._take_in(found)
+        self._more_of = {task.kind for task in found} if full else set()
         if full and beyond is None and (others := kinds - {task.kind for task in found}):
             # A flood of some kinds hides what there is of the others.
-            self._take_in(await self._store.due(others, now=asked_at, limit=self._ahead, without=crowds))
+            found_too = await self._store.due(others, now=asked_at, limit=self._ahead, without=crowds)
+            self._take_in(found_too)
+            self._more_of |= {task.kind for task in found_too} if len(found_too) == self._ahead else set()
         self._left_alone = [*(self._left_alone if beyond else ()), *passed]
         now = self._store.clock.now()
         self._keys_in_the_way = all(triage(task, now) is not Step.LEAVE for task in self._left_alone)
+        self._hangs_at = self._behind_what_nobody_takes(crowds, asked_at)
         self._dry_kinds = frozenset() if full else kinds
         self._looked_at = None if full else asked_at
         self._beyond = None
@@ -183,6 +206,34 @@ class DueLine:
             # A whole page of nothing new (poison, or held under a clock that is behind) must not hide what stands
             # after it. Where busy keys filled it, the next query looks past them.
             self._beyond = _behind(found[-1])
+
+    async def _let_come_back(self, kinds: frozenset[str]) -> None:
+        """Offer the keys that have stepped back, once it is known who else waits."""
+        if self._stepped_back and not self._waiting:
+            await self._query(kinds)
+        for resource_key in list(self._stepped_back):  # who has waited longest comes first
+            self.free(resource_key, self._stepped_back.pop(resource_key))
+
+    async def _fill_up(self, kinds: frozenset[str]) -> None:
+        """Read more of kinds of which nothing is left while others wait: all are to have their share."""
+        out = {kind for kind in self._more_of & kinds if self._waiting.is_out_of(kind)}
+        if not out or not self._waiting:
+            return
+        now = (await self._store.now()).latest
+        found = await self._store.due(out, now=now, limit=self._ahead, without=self._waiting.crowds())
+        self._take_in(found)
+        none_left = len(found) < self._ahead
+        self._more_of -= {kind for kind in out if none_left or self._waiting.is_out_of(kind)}
+
+    def _behind_what_nobody_takes(self, crowds: Collection[str], asked_at: datetime) -> Cursor | None:
+        """Give the place behind which the doorbell hangs; None: at the head of the line.
+
+        So many tasks at the head as it is wide would be all that it ever shows. Where crowds wait, and were not read,
+        it hangs where the last look ended.
+        """
+        if crowds:
+            return Cursor(asked_at - timedelta(seconds=_MARGIN_SECONDS), _LOWEST_ID)
+        return _behind(self._left_alone[-1]) if len(self._left_alone) >= _DOORBELL_WIDTH else None
 
     def _take_in(self, found: list[Task]) -> list[Task]:
         """Take in what was found; gives those that are in the way of the others."""
@@ -258,20 +309,23 @@ class DueLine:
         now = self._store.clock.now()
         due = [task for task in self._front if self._waiting.is_unseen(task) and triage(task, now) is not Step.LEAVE]
         self._waiting.clear()
-        self._waiting.add(due)
-        if len(due) == _DOORBELL_WIDTH:
+        passed = self._waiting.add(due)
+        self._shows_busy_keys_only = len(passed) == _DOORBELL_WIDTH
+        if self._shows_busy_keys_only:  # a query would find these again, and nothing of what comes next would ring
+            self._before_at = min(self._before_at, self._loop.time() + _HOT_SECONDS)
+        elif len(due) == _DOORBELL_WIDTH:
             self._dry_kinds = frozenset()  # there may be more behind these
 
     def _next_look(self) -> float:
         """Give the seconds until one of the tasks in front becomes due, at most the slow poll's."""
         now = self._store.clock.now()
         waits = [self._waiting.opens_in(), *(_wait(task, now) for task in self._front if self._waiting.is_unseen(task))]
-        looks = [self._poll_at, *([self._before_at] if self._hangs_behind and self._before is None else [])]
+        hidden = self._hangs_behind or self._shows_busy_keys_only
+        looks = [self._poll_at, *([self._before_at] if hidden and self._before is None else [])]
         return max(0.0, min([min(looks) - self._loop.time(), *(wait for wait in waits if wait is not None)]))
 
     async def _open_bell(self, kinds: frozenset[str]) -> None:
-        # So many at the head of the line would be all that the doorbell ever shows; then it hangs behind them.
-        after = _behind(self._left_alone[-1]) if len(self._left_alone) >= _DOORBELL_WIDTH else None
+        after = self._hangs_at
         if self._bell is not None and self._bell_place == (kinds, after):
             return
         await self._close_bell()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
+from datetime import datetime  # part of a record
 from typing import TYPE_CHECKING
 
 from oncetask.lifecycle import is_generator
@@ -28,6 +29,7 @@ __all__ = ["Picked", "Waiting"]
 
 _MOST_REMEMBERED = 10_000
 _CROWD = 10
+_LARGEST_CROWD = 1_000
 _MOST_CROWDS = 100
 _ANY = 2**31
 
@@ -73,7 +75,9 @@ class Waiting:
         self._lines: dict[str, deque[Task]] = {kind: deque() for kind in handlers}
         self._keys: dict[str, _Key] = {}
         self._closed: list[tuple[float, str]] = []
-        self._passed: Counter[str] = Counter()
+        self._late: list[tuple[datetime, str]] = []
+        self._ends: dict[str, Task] = {}
+        self._passed: dict[str, set[str]] = {}
         self._seen: OrderedDict[str, int] = OrderedDict()
 
     def __bool__(self) -> bool:
@@ -97,11 +101,13 @@ class Waiting:
         return passed
 
     def clear(self) -> None:
-        """Forget what is offered; it will be found again."""
-        for line in self._lines.values():
-            for task in line:
-                self._withdraw(task)
-            line.clear()
+        """Forget what is there for its own sake: it will be found again. What stands for a key may not be."""
+        for kind, line in self._lines.items():
+            self._lines[kind] = deque(task for task in line if self._stands_for(task) is not None)
+
+    def is_out_of(self, kind: str) -> bool:
+        """Tell whether nothing of a kind is there."""
+        return not self._lines[kind]
 
     def scatter(self) -> None:
         """Go on at another place: other workers are at this one."""
@@ -132,6 +138,9 @@ class Waiting:
     def free(self, resource_key: str, task: Task | None = None) -> None:
         """Offer a key again, behind the others, where something waits for it: `task`, or what was found meanwhile."""
         self._passed.pop(resource_key, None)
+        self._offer_again(resource_key, task)
+
+    def _offer_again(self, resource_key: str, task: Task | None) -> None:
         key = self._keys.pop(resource_key, None)
         found = key.task if key is not None and key.task is not None and self.is_unseen(key.task) else None
         waiting = task or found
@@ -148,18 +157,20 @@ class Waiting:
             self._open_next()
 
     def busy_keys(self) -> list[str]:
-        """Give the keys for which something waits in vain, the largest crowds first."""
-        return [key for key, _ in self._passed.most_common(_MOST_CROWDS)]
+        """Give the keys for which more waits than the one task that stands for them, the largest crowds first."""
+        return heapq.nlargest(_MOST_CROWDS, self._passed, key=lambda key: len(self._passed[key]))
 
     def crowds(self) -> list[str]:
-        """Give those of them for which so many wait that they are better not read."""
-        return [key for key in self.busy_keys() if self._passed[key] >= _CROWD]
+        """Give those of them for which so many wait that they are better not read again."""
+        return [key for key in self.busy_keys() if len(self._passed[key]) >= _CROWD]
 
     def opens_in(self) -> float | None:
-        """Give the seconds until a closed key is looked at again; None: there is none."""
+        """Give the seconds until a closed key is looked at again, or a task behind one is too late; None: never."""
         while self._closed and not self._still_closed(*self._closed[0]):
             heapq.heappop(self._closed)
-        return max(0.0, self._closed[0][0] - self._time()) if self._closed else None
+        waits = [self._closed[0][0] - self._time()] if self._closed else []
+        waits += [(self._late[0][0] - self._now().latest).total_seconds()] if self._late else []
+        return max(0.0, min(waits)) if waits else None
 
     # -- what is next -------------------------------------------------------------------------------------------------
 
@@ -173,8 +184,10 @@ class Waiting:
 
         `keys`: at most so many that stand for their key; where one more would be next of its kind, that kind waits.
         """
-        while (wait := self.opens_in()) is not None and wait <= 0:
+        while self._closed and self._closed[0][0] <= self._time():
             self._open_next()
+        while self._late and self._late[0][0] <= self._now().latest:
+            self.add([self._ends.pop(heapq.heappop(self._late)[1])])
         picked = Picked([], [])
         kinds = [kind for kind, line in self._lines.items() if line]
         while able := [kind for kind in kinds if self._has_candidate(kind, left, keys - len(picked.keyed))]:
@@ -208,11 +221,20 @@ class Waiting:
         if key is None:
             self._keys[resource_key] = _Key(task)
             return True
-        if key.is_busy:
-            if key.task is None or key.task.version < task.version:
-                key.task = task
-            self._passed[resource_key] += 1
+        if key.is_busy and (key.task is None or key.task.version < task.version):
+            key.task = task
+        self._remember_deadline(task)
+        crowd = self._passed.setdefault(resource_key, set())
+        if len(crowd) < _LARGEST_CROWD:
+            crowd.add(task.id)
         return False
+
+    def _remember_deadline(self, task: Task) -> None:
+        """See to it that a task that waits for its key ends at its deadline, even if it is not found again."""
+        deadline = self._handlers[task.kind].deadline_of(task)
+        if deadline is not None and task.id not in self._ends and len(self._ends) < _MOST_REMEMBERED:
+            self._ends[task.id] = task
+            heapq.heappush(self._late, (deadline, task.id))
 
     def _stands_for(self, task: Task) -> _Key | None:
         """Give the key for which a task is offered; None: it is there for its own sake."""
@@ -226,12 +248,13 @@ class Waiting:
         """Stop offering a task: if it stood for its key, the next one that is found will."""
         if self._stands_for(task) is not None and task.resource_key is not None:
             del self._keys[task.resource_key]
+            self._passed.pop(task.resource_key, None)  # so that it is looked for
 
     def _open_next(self) -> None:
         """Offer the task of the key that was closed first."""
         until, name = heapq.heappop(self._closed)
         if self._still_closed(until, name):
-            self.free(name, self._keys[name].task)  # one that is old by now stands for others
+            self._offer_again(name, self._keys[name].task)  # one that is old by now stands for others
 
     def _still_closed(self, until: float, resource_key: str) -> bool:
         key = self._keys.get(resource_key)

@@ -573,7 +573,8 @@ class World:
     def run(self) -> None:
         """Live through all of it: things go wrong, then nothing does any more; raise what ought not to be."""
         random.seed(self.lots.random())
-        with _quiet(self), _spared(), patch("oncetask.keys._PAGE", self.lots.choice((2, 20))):
+        page, crowd = self.lots.choice((2, 20)), self.lots.choice((1, 2, 10))
+        with _quiet(self), _spared(), patch("oncetask.keys._PAGE", page), patch("oncetask.waiting._CROWD", crowd):
             try:
                 for number, knows in enumerate(self.profile.knows):
                     self._boot(f"w{number}", knows)

@@ -201,12 +201,11 @@ class TestKeys:
         assert waiting.crowds() == ["ada"]
 
     def test_forgetting_what_is_offered(self, waiting: Waiting) -> None:
-        """A cleared line finds its keys again; held ones stay held."""
+        """What stands for a key stays, since it may not be found again; the others will be. Held keys stay held."""
         waiting.add([keyed("a1")])
         picked(waiting)
         waiting.add([keyed("b1", "bob"), plain("c")])
         waiting.clear()
-        assert not waiting
         waiting.add([keyed("a2"), keyed("b1", "bob"), plain("c")])
         assert picked(waiting) == (["c"], ["b1"])
 
@@ -216,3 +215,39 @@ class TestKeys:
             waiting.close(f"key-{n}", keyed(f"t{n}", f"key-{n}"), 60)
         offered, keys = picked(waiting)
         assert (offered, len(keys)) == ([], 5)
+
+
+class TestWhatChangesMeanwhile:
+    """Between being found and being picked."""
+
+    def test_one_that_needs_no_key_any_more(self, time: Time) -> None:
+        """A task whose deadline passes while it stands for its key is given for its own sake, and the key is free."""
+        present = [at(0)]
+        waiting = Waiting({"greet": handler()}, time=time, now=lambda: exactly(present[0]))
+        waiting.add([keyed("a1", deadline=at(5)), keyed("a2")])
+        present[0] = at(5)
+        assert picked(waiting) == (["a1"], [])
+        waiting.add([keyed("a2")])
+        assert picked(waiting) == ([], ["a2"])
+
+    def test_a_crowd_is_counted_once(self, waiting: Waiting) -> None:
+        """However often the same tasks are found, they are as many as they are."""
+        waiting.add([keyed("a0")])
+        picked(waiting)
+        for _ in range(20):
+            waiting.add([keyed(f"a{n}") for n in range(1, 10)])
+        assert waiting.crowds() == []
+        waiting.add([keyed("a10")])
+        assert waiting.crowds() == ["ada"]
+
+    def test_a_key_that_is_looked_at_again_keeps_its_crowd(self, waiting: Waiting, time: Time) -> None:
+        """Only who had the key, and let it go, makes its tasks worth reading again."""
+        waiting.add([keyed("a0")])
+        picked(waiting)
+        waiting.add([keyed(f"a{n}") for n in range(1, 20)])
+        waiting.close("ada", keyed("a0"), 2)
+        time.seconds += 2
+        assert picked(waiting) == ([], ["a0"])
+        assert waiting.crowds() == ["ada"]
+        waiting.free("ada")
+        assert waiting.crowds() == []
