@@ -100,6 +100,8 @@ class Key:
 
     async def next(self, newest: Task | None) -> tuple[Task, ...]:
         """Give the tasks that come next, while others run. `newest`: the last one that was found elsewhere."""
+        if newest is not None and newest.is_cancelled and self._is_news(newest):
+            self._page = None  # its cleanup goes before what was read ahead
         tasks = await self._turn()
         if not tasks and self._is_stale(newest):
             self._page = None
@@ -125,9 +127,12 @@ class Key:
 
     def _is_stale(self, newest: Task | None) -> bool:
         """Tell whether there may be more by now than was read."""
-        if self._page is None or asyncio.get_running_loop().time() - self._read_at >= _STALE_SECONDS:
-            return True
-        return newest is not None and newest.version > to_micros(self._page.now.earliest)
+        is_old = asyncio.get_running_loop().time() - self._read_at >= _STALE_SECONDS
+        return is_old or (newest is not None and self._is_news(newest))
+
+    def _is_news(self, task: Task) -> bool:
+        """Tell whether a record is newer than what was read of the line."""
+        return self._page is None or task.version > to_micros(self._page.now.earliest)
 
     async def _turn(self) -> tuple[Task, ...]:
         """Take the next tasks from what was read ahead, and read on where that is not enough to say."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from oncetask import Context, FixedDelay, Payload, connect, keys, lifecycle
-from oncetask.handlers import Handler
+from oncetask.handlers import Cleanup, Handler
 from oncetask.keyreading import KeyReader
 from oncetask.keys import Key
 from oncetask.store import TaskStore
@@ -194,3 +194,13 @@ class TestGoingOn:
         await stored(store, *(waiting(f"{n:02}", n) for n in range(7, 60)))
         assert ids(step.after for step in taken.claimed) == [f"{n:02}" for n in range(5)]
         assert ids(await key.next(None)) == ["05", "06"]  # what came later is not known yet
+
+    async def test_a_cleanup_goes_before_what_was_read_ahead(self, store: TaskStore) -> None:
+        """A task that is cancelled while others of its key run is cleaned up next, once that has been heard of."""
+        first, _, third = await stored(store, waiting("a", -3), waiting("b", -2), waiting("c", -1))
+        undo = Cleanup(function=call, runs_in="loop", timeout=None, retry=None)
+        key = the_key(store, cleanup=undo)
+        await key.take(first, has_room=room)
+        cancelled = await follow(store, not_none(lifecycle.cancel(third, now=await store.now())))
+        assert ids(await key.next(cancelled)) == ["c"]
+        assert ids(await key.next(cancelled)) == ["b"]
