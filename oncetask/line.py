@@ -77,7 +77,7 @@ class DueLine:
             await self._fill_up(kinds)
             if picked := self._waiting.pick(room.copy(), keys=keys):
                 return picked
-            if self._waiting.has_keys and keys <= 0:
+            if keys <= 0 and self._waiting.has_keys:
                 await changed.wait()
                 return picked
             if self._dry_kinds >= kinds and self._beyond is None:
