@@ -23,7 +23,7 @@ def ending(  # noqa: PLR0911  # one answer for each end
     ended: Ended, handler: Handler
 ) -> Callable[[Task, Now], Transition]:
     """Give what makes the transition of each task that took part, from its newest record and the store's time."""
-    cleanup, strict = handler.has_cleanup, handler.strict_order
+    cleanup = handler.has_cleanup
     match ended:
         case Completed(result):
             return lambda task, now: lifecycle.complete(task, result=result, now=now, has_cleanup=cleanup)
@@ -36,7 +36,7 @@ def ending(  # noqa: PLR0911  # one answer for each end
                 now=now,
                 has_cleanup=cleanup,
                 is_alive=alive,
-                keeps_place=strict and task.resource_key is not None,
+                keeps_place=handler.keeps_place(task),
             )
         case Expired():
             return lambda task, now: _expire(task, now, ended, handler)
@@ -46,7 +46,7 @@ def ending(  # noqa: PLR0911  # one answer for each end
                 delay=delay,
                 now=now,
                 has_cleanup=cleanup,
-                keeps_place=strict and task.resource_key is not None,
+                keeps_place=handler.keeps_place(task),
             )
         case Interrupted("cancelled", ended=False):
             return lambda task, _: lifecycle.abandon(task)

@@ -97,6 +97,10 @@ class Handler:
         deadline = self.deadline_of(task)
         return deadline is not None and deadline <= instant
 
+    def keeps_place(self, task: Task) -> bool:
+        """Tell whether a task that is put back keeps its place in the line of its resource key."""
+        return self.strict_order and task.resource_key is not None
+
     def called_for(self, task: Task) -> Call:
         """Say what is called for a task as it stands, its handler or its cleanup, and under which limits."""
         if self.cleanup is not None and task.is_cancelled:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from oncetask import lifecycle
 from oncetask.errors import StoreUnavailable
-from oncetask.store.fitting import stored_size
+from oncetask.store.fitting import MOST_BYTES_TOGETHER, stored_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Along", "HandOver", "Hold", "Prolonged"]
 
 _ENOUGH = 2 / 3
-_MOST_BYTES = 3_000_000  # of results in a commit: the emulator takes 4 MiB, production 10
-
 _log = logging.getLogger("oncetask")
 
 
@@ -67,6 +65,14 @@ class Hold:
             if one.version is not None:
                 self._lock = None if change.after is None else replace(change.after, version=one.version)
 
+    async def release(self) -> None:
+        """Let the key go, by itself; if that cannot be written now, its lease will run out."""
+        if changes := self.released():
+            try:
+                self.wrote(changes, await self._store.commit([], (), None, changes))
+            except StoreUnavailable as error:
+                _log.warning("resource key %r is not released: %s", self.resource_key, error)
+
     async def look(self) -> None:
         """Read the lock after a refusal. What is not ours any more is not written again."""
         (found,) = await self._store.locks([self.resource_key])
@@ -97,7 +103,7 @@ class Along:
         """Go on with less, because all of it cannot be written; False: there is nothing left to drop."""
         return False
 
-    async def finish(self, store: TaskStore) -> None:
+    async def finish(self) -> None:
         """Write what has to follow."""
 
 
@@ -170,17 +176,13 @@ class HandOver(Along):
         self._is_apart, self._following = not self._following, ()
         return True
 
-    async def finish(self, store: TaskStore) -> None:
-        """Release the key where that could not go along; if it cannot be now, its lease will run out."""
-        locks = self._hold.released() if self._is_apart and self._releases else []
-        if locks:
-            try:
-                self._hold.wrote(locks, await store.commit([], (), None, locks))
-            except StoreUnavailable as error:
-                _log.warning("resource key %r is not released: %s", self._hold.resource_key, error)
+    async def finish(self) -> None:
+        """Release the key where that could not go along."""
+        if self._is_apart and self._releases:
+            await self._hold.release()
 
 
 def _is_too_large(tasks: Sequence[Transition]) -> bool:
     """Tell whether the ends of a batch, each with the same result, are more than one commit should hold."""
     result = tasks[0].changes.get("result") if tasks else None
-    return result is not None and len(tasks) > 1 and len(tasks) * stored_size(result) > _MOST_BYTES
+    return result is not None and len(tasks) > 1 and len(tasks) * stored_size(result) > MOST_BYTES_TOGETHER

@@ -86,12 +86,11 @@ class KeyRun(Run):
         self._key = Key(reader, task.resource_key, handlers, longest_lease=surroundings.longest_lease, found=line.found)
         self._following: tuple[Task, ...] = ()
         self._ran, self._has_had_its_turn = 0, False
-        self._closed_for = 0.0
-        """Seconds for which nobody needs to look at the key."""
+        self._closed_for = _LOOK_PAST_SECONDS
+        """Seconds for which nobody needs to look at the key, as long as nothing else is known."""
 
     async def process(self) -> None:
         """Run tasks of the key as long as they are next, and this worker may; whatever happens ends here."""
-        self._closed_for = _LOOK_PAST_SECONDS  # as long as nothing else is known
         try:
             await super().process()
         finally:

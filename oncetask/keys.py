@@ -14,7 +14,8 @@ from oncetask.claims import lease_seconds
 from oncetask.clock import to_micros
 from oncetask.holds import Hold
 from oncetask.store import TaskFilter
-from oncetask.turns import Turn, needs_key, next_turn, place_in_line
+from oncetask.task import place_in_line
+from oncetask.turns import Turn, needs_key, next_turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -11,7 +11,7 @@ import logging
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from oncetask import lifecycle
 from oncetask.errors import LeaseLost, OncetaskError, StoreUnavailable
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from oncetask.task import Progress, Task
 
 __all__ = ["Lease"]
+
+T = TypeVar("T")
 
 _NOTHING = Along()
 
@@ -177,7 +179,7 @@ class Lease:
                 _log.warning("%s", lost)
                 break
             if left:
-                await self._unless_unavailable(along.refused)
+                await self._patiently(along.refused)
             if errors and progress is not None:  # how far it is must not keep it from getting there
                 dropped, progress = progress, None
                 left += [one.before.id for one in plain if one.before.id in errors and one.changes]
@@ -189,7 +191,7 @@ class Lease:
         if impossible is not None:
             self._progress = self._progress or dropped  # that was not the reason
             raise impossible
-        await along.finish(self._store)
+        await along.finish()
         return stored
 
     async def _send(
@@ -245,18 +247,13 @@ class Lease:
         return [task_id for task_id in ids if task_id in self._held]
 
     async def _read(self, ids: list[str]) -> list[Task | None]:
-        while ids:
-            try:
-                return await self._store.get(ids)
-            except StoreUnavailable as error:
-                await self._while_it_lasts(error)
-        return []
+        return await self._patiently(lambda: self._store.get(ids)) if ids else []
 
-    async def _unless_unavailable(self, action: Callable[[], Awaitable[None]]) -> None:
-        """Do something that the store has to answer for, as long as the lease lasts."""
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask the store something until it answers, as long as the lease lasts."""
         while True:
             try:
-                return await action()
+                return await ask()
             except StoreUnavailable as error:
                 await self._while_it_lasts(error)
 

@@ -108,7 +108,7 @@ class DueLine:
 
     def free(self, resource_key: str, task: Task | None = None) -> None:
         """Offer a key again that this worker has let go; `task`: one of it that waits."""
-        if resource_key in self._waiting.crowds():
+        if self._waiting.is_crowd(resource_key):
             self._dry_kinds = frozenset()  # those were not looked for meanwhile
         self._waiting.free(resource_key, task)
 
@@ -189,8 +189,9 @@ class DueLine:
         full = len(found) == self._ahead
         self._waiting.clear()
         passed = self._take_in(found)
-        self._more_of = {task.kind for task in found} if full else set()
-        if full and beyond is None and (others := kinds - {task.kind for task in found}):
+        shown = {task.kind for task in found}
+        self._more_of = shown if full else set()
+        if full and beyond is None and (others := kinds - shown):
             # A flood of some kinds hides what there is of the others.
             found_too = await self._store.due(others, now=asked_at, limit=self._ahead, without=crowds)
             self._take_in(found_too)

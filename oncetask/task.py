@@ -29,6 +29,7 @@ __all__ = [
     "TaskStatus",
     "cut",
     "occurrence_id",
+    "place_in_line",
 ]
 
 P = TypeVar("P", bound="Payload")
@@ -114,6 +115,11 @@ def occurrence_id(generator_id: str, instant: datetime) -> str:
     raw = generator_id.encode()
     parent = generator_id if len(raw) <= _LONGEST_PARENT_BYTES else hashlib.sha256(raw).hexdigest()
     return f"{parent}:{instant.astimezone(UTC).isoformat().removesuffix('+00:00')}Z"
+
+
+def place_in_line(task: Task) -> tuple[datetime, datetime, str]:
+    """Give what the tasks of a resource key are ordered by."""
+    return task.wait_until, task.created_at, task.id
 
 
 def _text(error: BaseException) -> str:

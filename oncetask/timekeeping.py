@@ -18,7 +18,7 @@ from oncetask.lifecycle import Step, triage
 from oncetask.recurrence import MOST_AT_ONCE, Recurrence, plan
 from oncetask.schedules import reconcile
 from oncetask.store import Cursor
-from oncetask.store.fitting import stored_size
+from oncetask.store.fitting import MOST_BYTES_TOGETHER, stored_size
 from oncetask.task import occurrence_id
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ __all__ = ["Timekeeper", "is_due_generator"]
 
 _AT_ONCE = 16
 _TRIES = 5
-_MOST_BYTES = 3_000_000  # of a commit: the emulator takes 4 MiB, production 10
 _BYTES_AROUND = 2_000  # names, instants and ids of an occurrence
 _GLANCE_SECONDS = 1.0
 _PAUSE_SECONDS = 10.0
@@ -222,4 +221,4 @@ def is_due_generator(task: Task, now: Now) -> bool:
 
 def _how_many(task: Task) -> int:
     """Give how many occurrences of a generator fit into one commit."""
-    return max(1, min(MOST_AT_ONCE, _MOST_BYTES // (stored_size(task.data) + _BYTES_AROUND)))
+    return max(1, min(MOST_AT_ONCE, MOST_BYTES_TOGETHER // (stored_size(task.data) + _BYTES_AROUND)))

@@ -6,21 +6,20 @@ Pure: what a task needs is `lifecycle.triage`'s answer; here is only what that m
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime  # part of a record
 from typing import TYPE_CHECKING, Literal
 
 from oncetask import lifecycle
 from oncetask.errors import InvalidPayload
 from oncetask.lifecycle import Step
+from oncetask.task import Task, place_in_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from oncetask.clock import Now
     from oncetask.handlers import Handler
-    from oncetask.task import Task
 
-__all__ = ["Turn", "needs_key", "next_turn", "place_in_line"]
+__all__ = ["Turn", "needs_key", "next_turn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +30,6 @@ class Turn:
     """What is run next, several in a batch; none: nothing is to do, or somebody has to be waited for."""
     waits_for: Task | None = None
     """The task at which the line stands still: somebody runs it, its time has not come, or no kind of it is known."""
-
-
-def place_in_line(task: Task) -> tuple[datetime, datetime, str]:
-    """Give what the tasks of a resource key are ordered by."""
-    return task.wait_until, task.created_at, task.id
 
 
 def needs_key(task: Task, handler: Handler, now: Now) -> bool:

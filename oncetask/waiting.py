@@ -162,7 +162,11 @@ class Waiting:
 
     def crowds(self) -> list[str]:
         """Give those of them for which so many wait that they are better not read again."""
-        return [key for key in self.busy_keys() if len(self._passed[key]) >= _CROWD]
+        return [key for key in self.busy_keys() if self.is_crowd(key)]
+
+    def is_crowd(self, resource_key: str) -> bool:
+        """Tell whether so many wait for a key."""
+        return len(self._passed.get(resource_key, ())) >= _CROWD
 
     def opens_in(self) -> float | None:
         """Give the seconds until a closed key is looked at again, or a task behind one is too late; None: never."""

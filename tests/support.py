@@ -8,7 +8,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+from oncetask import Context, FixedDelay, Payload
 from oncetask.clock import Now, StoreClock
+from oncetask.handlers import Handler
 from oncetask.lifecycle import Transition, due_at
 from oncetask.store import Feed, TaskStore, Written
 from oncetask.task import Task
@@ -69,6 +71,22 @@ def a_task(task_id: str = "greet:1", **fields: Any) -> Task:
     }
     task = Task(id=task_id, **given)
     return task if "due_at" in fields else replace(task, due_at=due_at(task))
+
+
+class Greeting(Payload, kind="greet"):
+    """What `a_task` is about."""
+
+    name: str
+
+
+async def greet(_: Context, __: Any) -> None:
+    """Do nothing."""
+
+
+def a_handler(**fields: Any) -> Handler:
+    """Give a handler of `a_task`'s kind with nothing special about it; `fields` say what is different."""
+    given: dict[str, Any] = {"payload_type": Greeting, "function": greet, "runs_in": "loop", "timeout": 30.0}
+    return Handler(**{**given, "retry": FixedDelay(3, 1), "concurrency": None, **fields})
 
 
 async def stored(store: TaskStore, *tasks: Task) -> list[Task]:

@@ -14,7 +14,18 @@ from oncetask.task import Progress, cut
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["UnstorableResult", "check_size", "firestore_holds", "new_progress", "result_of", "stored_size"]
+__all__ = [
+    "MOST_BYTES_TOGETHER",
+    "UnstorableResult",
+    "check_size",
+    "firestore_holds",
+    "new_progress",
+    "result_of",
+    "stored_size",
+]
+
+MOST_BYTES_TOGETHER = 3_000_000
+"""What is written by one commit has at most so much in it: the emulator takes 4 MiB, production 10."""
 
 _DEEPEST = 16  # Firestore nests maps 20 deep; the document and the field itself take some of them
 _LARGEST_DOCUMENT = 1_048_576

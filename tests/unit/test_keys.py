@@ -7,29 +7,13 @@ from typing import Any
 
 import pytest
 
-from oncetask import Context, FixedDelay, Payload, connect, keys, lifecycle
-from oncetask.handlers import Cleanup, Handler
+from oncetask import connect, keys, lifecycle
+from oncetask.handlers import Cleanup
 from oncetask.keyreading import KeyReader
 from oncetask.keys import Key
 from oncetask.store import TaskStore
 from oncetask.task import NO_WAIT, Task
-from tests.support import a_task, at, follow, not_none, stored
-
-
-class Greet(Payload, kind="greet"):
-    """What waits in line."""
-
-    name: str
-
-
-async def call(_: Context, __: Any) -> None:
-    """A handler."""
-
-
-def handler(**fields: Any) -> Handler:
-    """Give a handler with nothing special about it."""
-    given: dict[str, Any] = {"payload_type": Greet, "function": call, "runs_in": "loop", "timeout": 30.0}
-    return Handler(**{**given, "retry": FixedDelay(3, 1), "concurrency": None, **fields})
+from tests.support import a_handler, a_task, at, follow, greet, not_none, stored
 
 
 def waiting(task_id: str, seconds: float = -1, **fields: Any) -> Task:
@@ -47,7 +31,7 @@ async def store() -> AsyncIterator[TaskStore]:
 def the_key(store: TaskStore, found: list[Task] | None = None, **fields: Any) -> Key:
     """Give the key, as a worker with one kind sees it."""
     aside = [] if found is None else found
-    return Key(KeyReader(store), "ada", {"greet": handler(**fields)}, longest_lease=60, found=aside.extend)
+    return Key(KeyReader(store), "ada", {"greet": a_handler(**fields)}, longest_lease=60, found=aside.extend)
 
 
 def room(_: str) -> bool:
@@ -198,7 +182,7 @@ class TestGoingOn:
     async def test_a_cleanup_goes_before_what_was_read_ahead(self, store: TaskStore) -> None:
         """A task that is cancelled while others of its key run is cleaned up next, once that has been heard of."""
         first, _, third = await stored(store, waiting("a", -3), waiting("b", -2), waiting("c", -1))
-        undo = Cleanup(function=call, runs_in="loop", timeout=None, retry=None)
+        undo = Cleanup(function=greet, runs_in="loop", timeout=None, retry=None)
         key = the_key(store, cleanup=undo)
         await key.take(first, has_room=room)
         cancelled = await follow(store, not_none(lifecycle.cancel(third, now=await store.now())))

@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 
-from oncetask import Context, FixedDelay, Payload
-from oncetask.handlers import Handler
 from oncetask.slots import Room
 from oncetask.task import Task
 from oncetask.waiting import Waiting
-from tests.support import T0, a_task, at, exactly
+from tests.support import T0, a_handler, a_task, at, exactly
 
 NOW = exactly(T0)
 
@@ -26,22 +24,6 @@ class Time:
     def __call__(self) -> float:
         """Give the time."""
         return self.seconds
-
-
-class Greet(Payload, kind="greet"):
-    """What waits."""
-
-    name: str
-
-
-async def call(_: Context, __: Any) -> None:
-    """A handler."""
-
-
-def handler(**fields: Any) -> Handler:
-    """Give a handler with nothing special about it."""
-    given: dict[str, Any] = {"payload_type": Greet, "function": call, "runs_in": "loop", "timeout": 30.0}
-    return Handler(**{**given, "retry": FixedDelay(3, 1), "concurrency": None, **fields})
 
 
 def keyed(task_id: str, key: str = "ada", **fields: Any) -> Task:
@@ -68,7 +50,7 @@ def time() -> Time:
 @pytest.fixture
 def waiting(time: Time) -> Waiting:
     """Nothing yet, of one kind."""
-    return Waiting({"greet": handler()}, time=time, now=lambda: NOW)
+    return Waiting({"greet": a_handler()}, time=time, now=lambda: NOW)
 
 
 def picked(waiting: Waiting, left: Room | None = None) -> tuple[list[str], list[str]]:
@@ -89,7 +71,7 @@ class TestKinds:
 
     def test_a_flood_leaves_room(self, time: Time) -> None:
         """Of a kind with a thousand tasks and one with three, each gets half of the slots until the three are out."""
-        waiting = Waiting({"flood": handler(), "trickle": handler()}, time=time, now=lambda: NOW)
+        waiting = Waiting({"flood": a_handler(), "trickle": a_handler()}, time=time, now=lambda: NOW)
         waiting.add([plain(f"f{n}", kind="flood") for n in range(1_000)])
         waiting.add([plain(f"t{n}", kind="trickle") for n in range(3)])
         got, _ = picked(waiting, room(8, flood=8, trickle=8))
@@ -97,14 +79,14 @@ class TestKinds:
 
     def test_priority_is_a_share(self, time: Time) -> None:
         """A kind of priority 3 gets three of four slots, also where they free one by one."""
-        waiting = Waiting({"high": handler(priority=3), "low": handler()}, time=time, now=lambda: NOW)
+        waiting = Waiting({"high": a_handler(priority=3), "low": a_handler()}, time=time, now=lambda: NOW)
         waiting.add([plain(f"{kind}{n}", kind=kind) for kind in ("low", "high") for n in range(100)])
         got = [picked(waiting, room(1, high=1, low=1))[0][0][:-1].rstrip("0123456789") for _ in range(40)]
         assert Counter(got) == {"high": 30, "low": 10}
 
     def test_a_full_kind_is_passed_over(self, time: Time) -> None:
         """A kind without room of its own leaves the slots to others, and comes once there is room."""
-        waiting = Waiting({"one": handler(), "two": handler()}, time=time, now=lambda: NOW)
+        waiting = Waiting({"one": a_handler(), "two": a_handler()}, time=time, now=lambda: NOW)
         waiting.add([plain("a", kind="one"), plain("b", kind="two"), plain("c", kind="two")])
         assert picked(waiting, room(8, one=0, two=8)) == (["b", "c"], [])
         assert picked(waiting, room(8, one=8, two=8)) == (["a"], [])
@@ -223,7 +205,7 @@ class TestWhatChangesMeanwhile:
     def test_one_that_needs_no_key_any_more(self, time: Time) -> None:
         """A task whose deadline passes while it stands for its key is given for its own sake, and the key is free."""
         present = [at(0)]
-        waiting = Waiting({"greet": handler()}, time=time, now=lambda: exactly(present[0]))
+        waiting = Waiting({"greet": a_handler()}, time=time, now=lambda: exactly(present[0]))
         waiting.add([keyed("a1", deadline=at(5)), keyed("a2")])
         present[0] = at(5)
         assert picked(waiting) == (["a1"], [])

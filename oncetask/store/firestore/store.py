@@ -27,6 +27,7 @@ from oncetask.store.firestore.settings import read_settings, write_settings
 from oncetask.store.firestore.stats import count_by_kind
 from oncetask.store.firestore.watches import watch_due, watch_tasks
 from oncetask.store.firestore.writes import change, changes_of, document_of, removal
+from oncetask.task import place_in_line
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -145,7 +146,7 @@ class FirestoreStore(TaskStore):
             after_name = session.names.task(after.id) if after else ""
             query = partial(queries.line, now=now, limit=limit, after=after, after_name=after_name)
             found = await asyncio.gather(*(session.query(query(part)) for part in queries.in_chunks(resource_keys)))
-            return sorted(itertools.chain(*found), key=lambda task: (task.wait_until, task.created_at, task.id))[:limit]
+            return sorted(itertools.chain(*found), key=place_in_line)[:limit]
 
     async def locks(self, resource_keys: Sequence[str]) -> list[Lock | None]:
         """Read documents by name."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from oncetask.clock import to_micros
 from oncetask.store import Settings
 from oncetask.store.sqlite.schema import COLUMNS, lock_of, task_of
-from oncetask.task import TaskStatus
+from oncetask.task import TaskStatus, place_in_line
 
 if TYPE_CHECKING:
     import sqlite3
@@ -120,7 +120,7 @@ class Reader:
             (task_of(row, read_at) for row in sql.execute(LINE, (self._env, key, until, *start, limit)))
             for key in set(resource_keys)
         ]
-        merged = heapq.merge(*lines, key=lambda task: (task.wait_until, task.created_at, task.id))
+        merged = heapq.merge(*lines, key=place_in_line)
         return list(itertools.islice(merged, limit))
 
     def locks(self, sql: sqlite3.Connection, resource_keys: Sequence[str]) -> list[Lock | None]:
