@@ -382,17 +382,18 @@ class TestLongHandlers:
         stage = Stage(1)
         ids = await enqueue_keyed(connected, 1, 2)
         ends = set()
-        async with Worker(keyed_app(stage), connected, lease=0.6), Worker(keyed_app(stage), watcher, lease=0.6):
-            await stage.started(1)
-            async with asyncio.timeout(LIMIT):
-                async for task in watcher.watch(ids[0]):
-                    lock = not_none(await lock_of(watcher))
-                    assert not_none(task.leased_until) <= lock.leased_until
-                    ends.add(task.leased_until)
-                    if len(ends) == 6:
-                        break
-            stage.let_go(1)
-            await done(connected, *ids)
+        async with Worker(keyed_app(stage), connected, lease=0.6):
+            await stage.started(1)  # by this worker, whose commits are noted
+            async with Worker(keyed_app(stage), watcher, lease=0.6):
+                async with asyncio.timeout(LIMIT):
+                    async for task in watcher.watch(ids[0]):
+                        lock = not_none(await lock_of(watcher))
+                        assert not_none(task.leased_until) <= lock.leased_until
+                        ends.add(task.leased_until)
+                        if len(ends) == 6:
+                            break
+                stage.let_go(1)
+                await done(connected, *ids)
         assert (stage.numbers, stage.overlaps) == ([1, 2], [])
         held = not_none(commits.sent[0][1][0].after).leased_until
         for steps, locks in commits.sent:  # as they went out: no lease, not for a moment, outlasts the lock
