@@ -1,12 +1,13 @@
 """oncetask: background tasks on Firestore, without a broker and without servers that idle.
 
-Everything that a program needs is here: payloads, the App and its handlers, clients, the worker.
+Everything that a program needs is here: payloads, the App and its handlers, clients, the worker, the tick.
 """
 
 from oncetask.app import App
 from oncetask.client import Client, connect
 from oncetask.clock import Duration
 from oncetask.context import Context, current_context
+from oncetask.drain import TickReport, tick
 from oncetask.enqueueing import EnqueueOptions
 from oncetask.errors import (
     Discard,
@@ -73,10 +74,12 @@ __all__ = [
     "TaskPage",
     "TaskStatus",
     "TaskTimeout",
+    "TickReport",
     "UnknownKind",
     "Unsupported",
     "Worker",
     "connect",
     "connect_sync",
     "current_context",
+    "tick",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from oncetask import lifecycle
+from oncetask import lifecycle, pausing
 from oncetask.changes import Changes
 from oncetask.clock import Duration, seconds
 from oncetask.enqueueing import EnqueueOptions, new_task
@@ -279,6 +279,21 @@ class Client:
     async def delete_tasks_by_ids(self, ids: Iterable[str]) -> int:
         """Delete tasks that nobody runs; counts those that this call deleted. Bad ids: as in `cancel_tasks_by_ids`."""
         return await self._changes.delete_by_ids(ids)
+
+    async def pause_kind(self, kind: str | type[Payload]) -> bool:
+        """Let no worker and no tick claim tasks of a kind until it is resumed; they respect it within two seconds.
+
+        What runs goes on, and what is enqueued or cancelled meanwhile waits. False: it is paused already.
+        """
+        return await pausing.pause(self.store, kind_of(kind))
+
+    async def resume_kind(self, kind: str | type[Payload]) -> bool:
+        """Let tasks of a paused kind be claimed again. False: it is not paused."""
+        return await pausing.resume(self.store, kind_of(kind))
+
+    async def paused_kinds(self) -> list[str]:
+        """Read the names of the kinds that are paused, in alphabetical order."""
+        return sorted(pausing.paused_kinds(await self.store.settings()))
 
     async def pause_schedule(self, task_id: str) -> bool:
         """Let a generator spawn nothing until it is resumed; its occurrences run on.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from oncetask.payload import Payload
     from oncetask.task import Progress, Task
 
-__all__ = ["AbortReason", "AbortSignal", "Context", "TimeLimit", "current_context", "running_context"]
+__all__ = ["AbortReason", "AbortSignal", "Budget", "Context", "TimeLimit", "current_context", "running_context"]
 
 AbortReason = Literal["timeout", "deadline", "cancelled", "shutdown", "budget", "lease-lost"]
 
@@ -41,6 +41,7 @@ def current_context() -> Context:
         raise OncetaskError(msg) from None
 
 
+_WHOLE = 0.9
 _ERRORS: dict[AbortReason, type[OncetaskError]] = {
     "timeout": TaskTimeout,
     "deadline": TaskExpired,
@@ -48,24 +49,42 @@ _ERRORS: dict[AbortReason, type[OncetaskError]] = {
 }
 
 
+class Budget(NamedTuple):
+    """The time that a tick has: nothing runs beyond its end."""
+
+    total: float
+    """Seconds."""
+    ends: float
+    """A reading of this machine's monotonic clock."""
+
+    def is_whole(self, reading: float) -> bool:
+        """Tell whether what starts now has the budget to itself, but for what it takes to find and claim it."""
+        return self.ends - reading >= _WHOLE * self.total
+
+
 class TimeLimit(NamedTuple):
     """When a run is told to stop, and what for."""
 
-    reason: Literal["timeout", "deadline"]
+    reason: Literal["timeout", "deadline", "budget"]
     ends: float
     """The reading of this machine's monotonic clock."""
     at: datetime
 
     @classmethod
-    def from_now(cls, timeout: float, deadline: datetime | None, clock: StoreClock) -> Self:
-        """Say when a run that starts now has to stop: after `timeout` seconds or at its deadline, whichever is first.
+    def from_now(
+        cls, timeout: float, deadline: datetime | None, clock: StoreClock, budget: Budget | None = None
+    ) -> Self:
+        """Say when a run that starts now has to stop: after `timeout` seconds, at its deadline or that of the budget.
 
-        Should the two fall together, it is the deadline, after which there is no other attempt.
+        Whichever is first; should they fall together, it is the deadline, after which there is no other attempt.
         """
         now, reading = clock.now(), clock.monotonic()
+        reason: Literal["timeout", "budget"] = "timeout"
+        if budget is not None and budget.ends - reading < timeout:
+            reason, timeout = "budget", budget.ends - reading
         if deadline is not None and (left := (deadline - now.latest).total_seconds()) <= timeout:
             return cls("deadline", reading + left, deadline)
-        return cls("timeout", reading + timeout, now.earliest + timedelta(seconds=timeout))
+        return cls(reason, reading + timeout, now.earliest + timedelta(seconds=timeout))
 
 
 class AbortSignal:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from oncetask import lifecycle
 from oncetask.attempts import Completed, Ended, Expired, Failed, Interrupted, failed_with
-from oncetask.context import AbortReason, AbortSignal, Context, TimeLimit, running_context
+from oncetask.context import AbortReason, AbortSignal, Budget, Context, TimeLimit, running_context
 from oncetask.errors import InvalidPayload, PayloadTooLarge, TaskAborted, TaskExpired, TaskTimeout
 from oncetask.handlers import call_function
 from oncetask.processes import Job
@@ -59,12 +59,14 @@ class Execution:
         processes: Processes,
         abort_grace: float,
         tell: Callable[[Progress], None],
+        budget: Budget | None = None,
         is_late: bool = False,
     ) -> None:
         """`tasks`: as claimed, with their `payloads`; one that does not validate fails the attempt when it runs.
 
-        `tell`: takes what the handler says of its progress, as long as it runs. `is_late`: they were claimed because
-        their deadline had passed, whatever the clock says by now, which may know better.
+        `budget`: nothing runs beyond its end. `tell`: takes what the handler says of its progress, as long as it
+        runs. `is_late`: they were claimed because their deadline had passed, whatever the clock says by now, which
+        may know better.
         """
         self._is_late = is_late
         self._handler = handler
@@ -74,6 +76,7 @@ class Execution:
         self._clock = client.store.clock
         self._processes = processes
         self._abort_grace = abort_grace
+        self._budget, self._had_all_of_it = budget, False
         self._tell = tell
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
@@ -87,7 +90,7 @@ class Execution:
             state=state,
             clock=self._clock,
             fencing_token=max(task.version for task in tasks),
-            limit=TimeLimit.from_now(self._to_call.limit, self._deadline, self._clock),
+            limit=TimeLimit.from_now(self._to_call.limit, self._deadline, self._clock, budget),
             signal=self._signal,
             tell=self._take_progress,
         )
@@ -167,7 +170,8 @@ class Execution:
         """Start to count the time that the handler may take, `allowance` seconds more than its own limit."""
         if self._timer is not None:
             self._timer.cancel()
-        limit = TimeLimit.from_now(self._to_call.limit + allowance, self._deadline, self._clock)
+        limit = TimeLimit.from_now(self._to_call.limit + allowance, self._deadline, self._clock, self._budget)
+        self._had_all_of_it = self._budget is not None and self._budget.is_whole(self._clock.monotonic())
         self._context.limit = limit
         self._timer = self._loop.call_later(limit.ends - self._clock.monotonic(), self.abort, limit.reason)
         return limit
@@ -274,6 +278,9 @@ class Execution:
         if reason == "deadline" and self._deadline is not None:
             late = TaskExpired(f"the deadline {self._deadline} passed while the handler ran")
             return Expired(late, self._deadline, ended=ended)
+        if reason == "budget" and self._budget is not None and self._had_all_of_it:  # it would not do with the next one
+            limit = f"the attempt had the whole budget of a tick, {self._budget.total:g} s, and did not end"
+            return Failed(TaskTimeout(limit), ended=ended)
         return Interrupted(reason, ended)
 
     def _completed(self, returned: object) -> Ended:

@@ -118,7 +118,7 @@ class KeyRun(Run):
             self._closed_for = min(self._key.closed_for, _LOOK_PAST_SECONDS)
             return False
         for step in (*taken.fenced, *taken.claimed):
-            self._stored(step)
+            self._around.stored(step)
         self._hold = taken.hold
         self._tell_begun()
         return self._begin_claimed(taken.claimed)
@@ -178,7 +178,7 @@ class KeyRun(Run):
                 self._key.put_back(following)
         self._key.put_back([one.after for one in stored])
         for claim in hand_over.claimed:
-            self._stored(claim)
+            self._around.stored(claim)
         if hand_over.claimed:
             self._line.went_on()
             return self._begin_claimed(hand_over.claimed)

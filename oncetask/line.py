@@ -65,10 +65,10 @@ class DueLine:
         self._ring: asyncio.Task[list[Task]] | None = None
         self._front: list[Task] = []
 
-    async def take(self, room: Room, changed: asyncio.Event, *, keys: int) -> Picked:
+    async def take(self, room: Room, changed: asyncio.Event, *, keys: int, waits: bool = True) -> Picked:
         """Give due tasks for which there is room, at most `keys` of which need their resource key.
 
-        Waits for them, or until `changed` is set.
+        Waits for them, or until `changed` is set. Without `waits` it does not listen: there is nothing due then.
         """
         kinds = room.kinds
         while True:
@@ -81,7 +81,7 @@ class DueLine:
                 await changed.wait()
                 return picked
             if self._dry_kinds >= kinds and self._beyond is None:
-                if not await self._listen(kinds, changed):
+                if not waits or not await self._listen(kinds, changed):
                     return picked
             else:
                 await self._query(kinds)

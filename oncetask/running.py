@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from oncetask.client import Client
     from oncetask.clock import Now
-    from oncetask.context import AbortReason
+    from oncetask.context import AbortReason, Budget
     from oncetask.handlers import Handler
     from oncetask.holds import HandOver, Hold
     from oncetask.lifecycle import Transition
@@ -49,8 +49,10 @@ class Surroundings:
     longest_lease: float
     """Seconds."""
     processes: Processes
-    note: Callable[[str, int], None]
-    """Is told the id and version of everything that is written."""
+    stored: Callable[[Transition], None]
+    """Is told of everything that is written."""
+    budget: Budget | None = None
+    """The time that no run goes beyond; None: there is no such limit."""
 
 
 class Run:
@@ -104,7 +106,7 @@ class Run:
         around = self._around
         self.kind, self.task_id = tasks[0].kind, tasks[0].id
         duration = lease_seconds(tasks[0], self._handler, around.longest_lease)
-        self._lease = Lease(around.client.store, tasks, duration=duration, stored=self._stored, hold=self._hold)
+        self._lease = Lease(around.client.store, tasks, duration=duration, stored=around.stored, hold=self._hold)
         self._execution = Execution(
             self._handler,
             tasks,
@@ -114,6 +116,7 @@ class Run:
             processes=around.processes,
             abort_grace=around.abort_grace,
             tell=self._lease.tell,
+            budget=around.budget,
             is_late=self._hold is None and tasks[0].resource_key is not None,  # without its key nothing may start
         )
         if self._told is not None:
@@ -175,10 +178,6 @@ class Run:
     async def _write(self, ended: Ended, hand_over: HandOver | None) -> list[Transition]:
         staged, batch = (ended.staged, ended.batch) if isinstance(ended, Completed) else ((), None)
         return await self._lease.write(ending(ended, self._handler), staged, batch, hand_over)
-
-    def _stored(self, transition: Transition) -> None:
-        self._around.note(transition.after.id, transition.after.version)
-        self._around.client.telemetry.changed(transition)
 
     def _free_slot(self) -> None:
         thread = None if self._execution is None else self._execution.thread

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from oncetask.payload import Payload
     from oncetask.store import Settings, TaskStore
     from oncetask.task import Task
-    from oncetask.telemetry import Telemetry
+    from oncetask.telemetry import Listener
 
 __all__ = ["Found", "Schedule", "prune", "reconcile", "survey"]
 
@@ -105,28 +105,37 @@ class Found:
 
 
 async def reconcile(
-    store: TaskStore, apps: Collection[str], schedules: Sequence[Schedule], telemetry: Telemetry
-) -> None:
+    store: TaskStore,
+    apps: Collection[str],
+    schedules: Sequence[Schedule],
+    telemetry: Listener,
+    settings: Settings | None = None,
+) -> bool:
     """Bring about what these Apps declare, each of them once, however many workers start together.
 
-    Raises StoreUnavailable; what was done by then is done, and found so at the next try.
+    Tells whether there was anything to do. `settings`: as they were just read. Raises StoreUnavailable; what was done
+    by then is done, and found so at the next try.
     """
+    is_new = False
     for app in apps:
         own = {schedule.name: schedule for schedule in schedules if schedule.app == app}
         fingerprints = {name: schedule.fingerprint() for name, schedule in own.items()}
         while True:
-            settings = await store.settings()
+            settings = settings or await store.settings()
             declared = _declared(settings)
             known = declared.get(app, {})
             if known == fingerprints:
                 break
+            is_new = True
             done = {
                 name: fingerprints[name]
                 for name, schedule in own.items()
                 if known.get(name) == fingerprints[name] or await _bring_about(store, schedule, telemetry)
             }
-            if done == known or await _written(store, settings, {_FIELD: {**declared, app: done}}):
+            before, settings = settings, None
+            if done == known or await _written(store, before, {_FIELD: {**declared, app: done}}):
                 break
+    return is_new
 
 
 async def survey(store: TaskStore) -> list[Found]:
@@ -138,7 +147,7 @@ async def survey(store: TaskStore) -> list[Found]:
     return [_found(task, declared, last) for task in generators]
 
 
-async def prune(store: TaskStore, vanished: Sequence[Task], telemetry: Telemetry) -> list[str]:
+async def prune(store: TaskStore, vanished: Sequence[Task], telemetry: Listener) -> list[str]:
     """Cancel generators that no code declares any more; gives the ids of those that this call cancelled.
 
     Raises StoreUnavailable, or the error of a task that cannot be written.
@@ -167,7 +176,7 @@ async def prune(store: TaskStore, vanished: Sequence[Task], telemetry: Telemetry
     return list(pruned)
 
 
-async def _bring_back(store: TaskStore, task: Task, telemetry: Telemetry) -> None:
+async def _bring_back(store: TaskStore, task: Task, telemetry: Listener) -> None:
     """Undo the pruning of a generator that somebody declared at the same moment."""
     while True:
         (found,) = await store.get([task.id])
@@ -178,7 +187,7 @@ async def _bring_back(store: TaskStore, task: Task, telemetry: Telemetry) -> Non
             return
 
 
-async def _bring_about(store: TaskStore, schedule: Schedule, telemetry: Telemetry) -> bool:
+async def _bring_about(store: TaskStore, schedule: Schedule, telemetry: Listener) -> bool:
     """Create the generator of a schedule, or change the one that there is; whoever was faster did the same.
 
     False: it cannot be, and is told.
@@ -215,7 +224,7 @@ async def _written(store: TaskStore, before: Settings, changes: Mapping[str, Any
     return written.applied
 
 
-async def _applied(store: TaskStore, step: Transition, telemetry: Telemetry) -> bool:
+async def _applied(store: TaskStore, step: Transition, telemetry: Listener) -> bool:
     (written,) = await store.apply([step])
     if written.error is not None:
         raise written.error

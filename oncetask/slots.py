@@ -16,14 +16,28 @@ __all__ = ["Room", "Slot", "Slots"]
 class Room:
     """What may start now: so many in all, of each kind, and in processes of their own."""
 
-    def __init__(self, total: int, kinds: Mapping[str, int], processes: int, in_process: Collection[str]) -> None:
+    def __init__(
+        self,
+        total: int,
+        kinds: Mapping[str, int],
+        processes: int,
+        in_process: Collection[str],
+        paused: frozenset[str] = frozenset(),
+    ) -> None:
         """`kinds`: all kinds, with what is left of their own limit. `in_process`: those that need a process."""
         self._total, self._kinds, self._processes, self._in_process = total, dict(kinds), processes, in_process
+        self.paused = paused
+        """Kinds of which none may start, whatever there is room for."""
 
     @property
     def kinds(self) -> frozenset[str]:
         """The kinds of which one may start."""
         return frozenset(filter(self.has, self._kinds))
+
+    @property
+    def unpaused(self) -> frozenset[str]:
+        """The kinds that are not paused, whether there is room for them or not."""
+        return frozenset(self._kinds) - self.paused
 
     @property
     def is_full(self) -> bool:
@@ -36,7 +50,7 @@ class Room:
     def has(self, kind: str) -> bool:
         """Tell whether one of this kind may start."""
         left = min(self._total, self._kinds.get(kind, 0))
-        return left > 0 and (kind not in self._in_process or self._processes > 0)
+        return left > 0 and kind not in self.paused and (kind not in self._in_process or self._processes > 0)
 
     def take(self, kind: str, number: int = 1) -> None:
         """Count a start; a negative number counts its end."""
@@ -47,7 +61,7 @@ class Room:
 
     def copy(self) -> Room:
         """Give another one to plan with."""
-        return Room(self._total, self._kinds, self._processes, self._in_process)
+        return Room(self._total, self._kinds, self._processes, self._in_process, self.paused)
 
 
 class Slots:
@@ -68,6 +82,14 @@ class Slots:
         """Count a start."""
         self.room.take(kind)
         return Slot(self, kind)
+
+    def pause(self, kinds: frozenset[str]) -> bool:
+        """Let none of these kinds start, and of others again; tells whether that is a change."""
+        if kinds == self.room.paused:
+            return False
+        self.room.paused = kinds
+        self.changed.set()
+        return True
 
     def _give(self, kind: str) -> None:
         self.room.take(kind, -1)

@@ -206,6 +206,18 @@ class SyncClient:
         """See `Client.reset_tasks_by_ids`."""
         return self._call(lambda client: client.reset_tasks_by_ids(ids))
 
+    def pause_kind(self, kind: str | type[Payload]) -> bool:
+        """See `Client.pause_kind`."""
+        return self._call(lambda client: client.pause_kind(kind))
+
+    def resume_kind(self, kind: str | type[Payload]) -> bool:
+        """See `Client.resume_kind`."""
+        return self._call(lambda client: client.resume_kind(kind))
+
+    def paused_kinds(self) -> list[str]:
+        """See `Client.paused_kinds`."""
+        return self._call(lambda client: client.paused_kinds())
+
     def pause_schedule(self, task_id: str) -> bool:
         """See `Client.pause_schedule`."""
         return self._call(lambda client: client.pause_schedule(task_id))

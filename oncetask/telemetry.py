@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import traceback
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from opentelemetry import metrics, trace
 from opentelemetry.trace import SpanKind, StatusCode
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from oncetask.lifecycle import Transition
     from oncetask.task import Task
 
-__all__ = ["Telemetry"]
+__all__ = ["Listener", "Telemetry"]
 
 _LEVELS = {
     "failed": logging.ERROR,
@@ -67,6 +67,16 @@ _LIMITS = {"timeout": "TaskTimeout", "deadline": "TaskExpired"}
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 7_200.0)
 """Bounds of the histogram; the SDK's own are meant for milliseconds."""
 _log = logging.getLogger("oncetask")
+
+
+class Listener(Protocol):
+    """Who is told of what is stored."""
+
+    def changed(self, transition: Transition) -> None:
+        """Take note of a change. Does not raise."""
+
+    def spawned(self, generator: Task, number: int) -> None:
+        """Take note of the occurrences of a generator. Does not raise."""
 
 
 class Telemetry:

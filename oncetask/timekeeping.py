@@ -24,11 +24,12 @@ from oncetask.task import occurrence_id
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from oncetask.client import Client
     from oncetask.clock import Now
     from oncetask.lifecycle import Transition
     from oncetask.schedules import Schedule
+    from oncetask.store import Settings, TaskStore
     from oncetask.task import Task
+    from oncetask.telemetry import Listener
 
 __all__ = ["Timekeeper", "is_due_generator"]
 
@@ -46,20 +47,21 @@ class Timekeeper:
 
     def __init__(
         self,
-        client: Client,
+        store: TaskStore,
         apps: Collection[str],
         schedules: Sequence[Schedule],
         *,
         kinds: Collection[str],
         horizon: float,
         note: Callable[[str, int], None],
+        telemetry: Listener,
     ) -> None:
         """`apps`: the names of the Apps that declare `schedules`, or have done so in an earlier version.
 
         `kinds`: those that the worker handles. `horizon`: seconds between looks at those that are left out. `note`:
-        is told the id and version of every write.
+        is told the id and version of every write, `telemetry` what it was.
         """
-        self._store, self._telemetry = client.store, client.telemetry
+        self._store, self._telemetry = store, telemetry
         self._apps, self._schedules, self._kinds = apps, schedules, kinds
         self._horizon = min(horizon, _PAUSE_SECONDS)
         self._note = note
@@ -69,23 +71,31 @@ class Timekeeper:
         self._known_until: dict[str, float] = {}
         self._few = asyncio.Semaphore(_AT_ONCE)
 
-    async def start(self) -> None:
-        """Bring about what is declared; where the store does not answer, `keep` tries again."""
+    async def start(self, settings: Settings) -> bool:
+        """Bring about what is declared; where the store does not answer, `keep` tries again.
+
+        Tells whether there was anything to do. `settings`: as they were just read.
+        """
         for schedule in self._schedules:
             if schedule.payload.kind not in self._kinds:
                 text = "schedule %r is of kind %r, which this app has no handler for: no worker of it looks at it"
                 _log.warning(text, schedule.task_id, schedule.payload.kind)
-        await self._bring_about()
+        return await self._bring_about(settings)
 
-    async def _bring_about(self) -> None:
+    async def _bring_about(self, settings: Settings | None = None) -> bool:
         try:
-            await reconcile(self._store, self._apps, self._schedules, self._telemetry)
+            is_new = await reconcile(self._store, self._apps, self._schedules, self._telemetry, settings)
         except StoreUnavailable as error:
             _log.error("the declared schedules are not brought about yet: %s", error)  # told
-            self._is_behind = True
-            self._try_again()
-        else:
-            self._is_behind = False
+            self.fall_behind()
+            return True
+        self._is_behind = False
+        return is_new
+
+    def fall_behind(self) -> None:
+        """See to it that `keep` brings about what is declared."""
+        self._is_behind = True
+        self._try_again()
 
     async def keep(self, left_out: Callable[[], Iterable[str]]) -> None:
         """Spawn what is due of the kinds that are `left_out` at present, for ever: the worker's line finds the others.
@@ -97,7 +107,7 @@ class Timekeeper:
             await asyncio.sleep(_GLANCE_SECONDS)
             kinds = [kind for kind in left_out() if self._known_until.get(kind, 0.0) <= loop.time()]
             try:
-                pause = await self._look(kinds)
+                pause = await self.look(kinds)
             except Exception as error:  # noqa: BLE001  # schedules that stood still would be missed only in the morning
                 told = None if isinstance(error, StoreUnavailable) else error
                 _log.error("looking at schedules failed; again in %s s: %s", _PAUSE_SECONDS, error, exc_info=told)
@@ -115,8 +125,11 @@ class Timekeeper:
                 _log.error(text, task.id, self._horizon, outcome, exc_info=told)
                 self._try_again([task.id])
 
-    async def _look(self, kinds: Collection[str]) -> float:
-        """Spawn what is due of these kinds, and what could not before; gives the seconds until they are due again."""
+    async def look(self, kinds: Collection[str]) -> float:
+        """Spawn what is due of these kinds, and what could not before; gives the seconds until they are due again.
+
+        Raises StoreUnavailable.
+        """
         found: dict[str, Task] = {}
         if self._try_again_at <= asyncio.get_running_loop().time():
             self._try_again_at = math.inf

@@ -248,6 +248,14 @@ class TaskStore(ABC):
         """
 
     @abstractmethod
+    def watch_settings(self) -> AbstractAsyncContextManager[Feed[Settings]]:
+        """Watch the settings of the environment.
+
+        - The feed gives them once at the start, then whenever they may have changed, whoever changed them.
+        - Reads, breaks and the end are as for `watch_due`.
+        """
+
+    @abstractmethod
     def watch_due(
         self, kinds: Collection[str], *, limit: int, after: Cursor | None = None
     ) -> AbstractAsyncContextManager[Feed[list[Task]]]:

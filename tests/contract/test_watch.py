@@ -11,7 +11,7 @@ import pytest
 
 from oncetask import lifecycle
 from oncetask.errors import StoreUnavailable
-from oncetask.store import Cursor, TaskStore
+from oncetask.store import Cursor, Settings, TaskStore
 from oncetask.store.document import encode
 from oncetask.task import NO_WAIT, Outcome, Task
 from tests.contract.backends import Backend
@@ -28,6 +28,11 @@ def ids(*expected: str) -> Callable[[list[Task]], bool]:
 def at_versions(*expected: int | None) -> Callable[[list[Task | None]], bool]:
     """Give the condition that the tasks have these versions; None: it is not there."""
     return lambda tasks: [task and task.version for task in tasks] == list(expected)
+
+
+def at_settings(version: int | None) -> Callable[[Settings], bool]:
+    """Give the condition that the settings have this version."""
+    return lambda settings: settings.version == version
 
 
 class TestDoorbell:
@@ -274,3 +279,36 @@ async def test_a_watch_that_is_cancelled_leaves_nothing_behind(store: TaskStore)
         await until(feed, at_versions(None))
 
     assert [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("oncetask")] == []
+
+
+class TestSettings:
+    """What an environment remembers beside its tasks, watched."""
+
+    async def test_from_nothing_to_the_last_change(self, store: TaskStore, open_store: Callable[[], TaskStore]) -> None:
+        """They come once at the start, also where there are none, then whenever anybody writes them."""
+        other = open_store()
+        async with store.watch_settings() as feed:
+            assert await until(feed, lambda seen: not seen.fields) == Settings({}, 0)
+            for n in range(2):
+                written = await other.write_settings(await other.settings(), {"n": n})
+                seen = await until(feed, at_settings(written.version))
+                assert seen.fields == {"n": n}
+
+    async def test_it_does_not_ring_for_tasks(self, store: TaskStore) -> None:
+        """What happens to tasks is no news of the settings."""
+        await store.write_settings(await store.settings(), {"n": 1})
+        async with store.watch_settings() as feed, store.watch_tasks(["a"]) as tasks:
+            first = await until(feed, lambda seen: seen.fields)
+            await stored(store, a_task("a"))
+            await until(tasks, lambda seen: seen[0] is not None)
+            await store.write_settings(first, {"n": 2})
+            assert (await until(feed, lambda _: True)).fields == {"n": 2}
+
+    async def test_closing_the_store_ends_it(self, store: TaskStore) -> None:
+        """Whoever watches is told."""
+        async with AsyncExitStack() as stack:
+            feed = await stack.enter_async_context(store.watch_settings())
+            await until(feed, lambda _: True)
+            await store.aclose()
+            with pytest.raises(StoreUnavailable):
+                await until(feed, lambda _: False)

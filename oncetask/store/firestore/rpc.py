@@ -92,7 +92,8 @@ class Rpc:
         """Run a structured query; answers without a document carry a read time only."""
         request = _RunQuery(parent=parent, structured_query=query)
         answers = await self._stream("RunQuery", self._run_query, request, ("parent", parent))
-        self._counters.documents_read += sum(answer.HasField("document") for answer in answers)
+        found = sum(answer.HasField("document") for answer in answers)
+        self._counters.documents_read += max(1, found)  # one that finds nothing is billed as one
         return answers
 
     async def count(self, parent: str, query: Pb) -> int:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Session", "settled"]
 
 _PART = 500
+_FRESH_SECONDS = 1.0
 _PARTS_AT_ONCE = 8  # enough to keep the group commit busy, few enough to hold tens of thousands of writes back
 
 
@@ -49,6 +50,7 @@ class Session:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._under_way = 0
+        self._first_settings: tuple[Any, float] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self.clock = clock
@@ -65,8 +67,18 @@ class Session:
 
     async def learn_time(self) -> None:
         """Read something, so that the clock is known, and with it whether the database can be used at all."""
-        settings = [self.names.settings]
-        await self.retrier.run("opening the store", partial(self.rpc.batch_get, settings))
+        asked = self.clock.monotonic()
+        (answer,) = await self.ask_settings("opening the store")
+        self._first_settings = (answer, asked)
+
+    async def ask_settings(self, doing: str) -> Sequence[Any]:
+        """Read the document of the environment. Raises StoreUnavailable."""
+        return await self.retrier.run(doing, partial(self.rpc.batch_get, [self.names.settings]))
+
+    def take_first_settings(self) -> Any | None:
+        """Give, once, what opening has just read: those who open a store for a moment ask for it at once."""
+        seen, self._first_settings = self._first_settings, None
+        return seen[0] if seen is not None and self.clock.monotonic() - seen[1] <= _FRESH_SECONDS else None
 
     def check_loop(self) -> None:
         """Raise Unsupported on another loop than the one that this session was opened on."""

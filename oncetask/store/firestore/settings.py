@@ -12,21 +12,27 @@ from oncetask.store.firestore.rpc import RpcFailed
 from oncetask.store.firestore.writes import fields_set
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from oncetask.store.firestore.session import Session
 
-__all__ = ["read_settings", "write_settings"]
+__all__ = ["read_settings", "settings_in", "write_settings"]
 
 
 async def read_settings(session: Session) -> Settings:
     """Read the settings. Raises StoreUnavailable."""
-    ask = partial(session.rpc.batch_get, [session.names.settings])
-    (answer,) = await session.retrier.run("reading the settings", ask)
-    if not answer.HasField("found"):
-        return Settings({}, 0)
-    fields = answer.found.fields
-    return Settings({name: read_value(fields[name]) for name in fields}, micros(answer.found.update_time))
+    answer = session.take_first_settings()
+    if answer is None:
+        (answer,) = await session.ask_settings("reading the settings")
+    return settings_in([answer.found] if answer.HasField("found") else [])
+
+
+def settings_in(documents: Sequence[Any]) -> Settings:
+    """Give the settings that their document holds, if there is one."""
+    for document in documents:
+        fields = document.fields
+        return Settings({name: read_value(fields[name]) for name in fields}, micros(document.update_time))
+    return Settings({}, 0)
 
 
 async def write_settings(session: Session, before: Settings, changes: Mapping[str, Any]) -> Written:

@@ -25,7 +25,7 @@ from oncetask.store.firestore.rpc import RpcCounter
 from oncetask.store.firestore.session import Session
 from oncetask.store.firestore.settings import read_settings, write_settings
 from oncetask.store.firestore.stats import count_by_kind
-from oncetask.store.firestore.watches import watch_due, watch_tasks
+from oncetask.store.firestore.watches import watch_due, watch_settings, watch_tasks
 from oncetask.store.firestore.writes import change, changes_of, document_of, removal
 from oncetask.task import place_in_line
 
@@ -206,6 +206,10 @@ class FirestoreStore(TaskStore):
         """Commit the changed fields upon the version that was read."""
         async with self._use() as session:
             return await write_settings(session, before, changes)
+
+    def watch_settings(self) -> AbstractAsyncContextManager[Feed[Settings]]:
+        """Listen to the document of the environment."""
+        return watch_settings(self._opened)
 
     def watch_due(
         self, kinds: Collection[str], *, limit: int, after: Cursor | None = None

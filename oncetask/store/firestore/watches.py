@@ -1,4 +1,4 @@
-"""What the store watches: the head of the due line, and tasks by id."""
+"""What the store watches: the head of the due line, tasks by id, and the settings."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from oncetask.store import Feed
 from oncetask.store.firestore import queries
 from oncetask.store.firestore.codec import micros, read_document
 from oncetask.store.firestore.listen import Watch
+from oncetask.store.firestore.settings import settings_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 
-    from oncetask.store import Cursor
+    from oncetask.store import Cursor, Settings
     from oncetask.store.firestore.session import Session
     from oncetask.task import Task
 
-__all__ = ["watch_due", "watch_tasks"]
+__all__ = ["watch_due", "watch_settings", "watch_tasks"]
 
 _Target: Any = messages.Target.pb()
 
@@ -67,15 +68,30 @@ async def watch_tasks(
         }
         feed.put([known.get(name) for name in names])
 
-    requests = []
-    for name in dict.fromkeys(names):
-        request = _Target()
-        request.documents.documents.append(name)
-        requests.append(request)
     if not names:
         feed.put([])
+    requests = [_document(name) for name in dict.fromkeys(names)]
     async with _watched(session, Watch(requests, deliver=deliver, fail=feed.fail)):
         yield feed
+
+
+@asynccontextmanager
+async def watch_settings(opened: Callable[[], Awaitable[Session]]) -> AsyncIterator[Feed[Settings]]:
+    """Watch the document of the environment."""
+    session = await opened()
+    feed: Feed[Settings] = Feed()
+
+    def deliver(documents: list[Any], _: Any) -> None:
+        feed.put(settings_in(documents))
+
+    async with _watched(session, Watch([_document(session.names.settings)], deliver=deliver, fail=feed.fail)):
+        yield feed
+
+
+def _document(name: str) -> Any:
+    request = _Target()
+    request.documents.documents.append(name)
+    return request
 
 
 def _read(session: Session, document: Any, read_time: Any, *, known: Task | None) -> Task:

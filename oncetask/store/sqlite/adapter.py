@@ -188,6 +188,13 @@ class SqliteStore(TaskStore):
         return await self._write(partial(self._writer.write_settings, before=before, changes=changes))
 
     @asynccontextmanager
+    async def watch_settings(self) -> AsyncIterator[Feed[Settings]]:
+        """Look at the row of the environment again after commits of anybody."""
+        await self.open()
+        async with self._watches.settings() as feed:
+            yield feed
+
+    @asynccontextmanager
     async def watch_due(
         self, kinds: Collection[str], *, limit: int, after: Cursor | None = None
     ) -> AsyncIterator[Feed[list[Task]]]:

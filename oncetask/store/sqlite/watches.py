@@ -11,7 +11,7 @@ import logging
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from oncetask.errors import StoreUnavailable
 from oncetask.store import Feed
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
-    from oncetask.store import Cursor
+    from oncetask.store import Cursor, Settings
     from oncetask.store.sqlite.bell import Bell
     from oncetask.store.sqlite.connection import Connection
     from oncetask.store.sqlite.reading import Marks, Reader
@@ -42,9 +42,25 @@ class _State:
     tasks: Sequence[Task | None]
 
 
-@dataclass(eq=False, slots=True)
-class _Watch:
+class _Watch(Protocol):
     """Somebody who watches."""
+
+    ids: Collection[str]
+    """The tasks whose versions it asks for."""
+    feed: Feed[Any]
+
+    def look(
+        self, sql: sqlite3.Connection, reader: Reader, versions: Mapping[str, int], read_at: datetime
+    ) -> Any | None:
+        """Give what it has to be told; None where nothing has changed. On the connection's thread."""
+
+    def tell(self, state: Any) -> None:
+        """Hand what `look` gave to whoever reads the feed."""
+
+
+@dataclass(eq=False, slots=True)
+class _TasksWatch:
+    """Somebody who watches tasks."""
 
     marks: Callable[[sqlite3.Connection, Mapping[str, int]], Marks]
     """Gives what is there now, from the versions of `ids` or a query of its own."""
@@ -55,7 +71,6 @@ class _Watch:
     def look(
         self, sql: sqlite3.Connection, reader: Reader, versions: Mapping[str, int], read_at: datetime
     ) -> _State | None:
-        """Give what it has to be told; None where nothing has changed. On the connection's thread."""
         marks = self.marks(sql, versions)
         if self.told is not None and marks == self.told.marks:
             return None
@@ -63,9 +78,27 @@ class _Watch:
         return _State(marks, reader.at_marks(sql, marks, known, read_at))
 
     def tell(self, state: _State) -> None:
-        """Hand a state to whoever reads the feed."""
         self.told = state
         self.feed.put(list(state.tasks))
+
+
+@dataclass(eq=False, slots=True)
+class _SettingsWatch:
+    """Somebody who watches the settings."""
+
+    ids: Collection[str] = ()
+    feed: Feed[Any] = field(default_factory=Feed)
+    told: int | None = None
+
+    def look(
+        self, sql: sqlite3.Connection, reader: Reader, _versions: Mapping[str, int], _read_at: datetime
+    ) -> Settings | None:
+        settings = reader.settings(sql)
+        return None if settings.version == self.told else settings
+
+    def tell(self, state: Settings) -> None:
+        self.told = state.version
+        self.feed.put(state)
 
 
 class Watches:
@@ -86,12 +119,16 @@ class Watches:
         self, kinds: Collection[str], *, limit: int, after: Cursor | None
     ) -> AbstractAsyncContextManager[Feed[list[Task]]]:
         """Watch the beginning of the line."""
-        return self._watched(_Watch(lambda sql, _: self._reader.front(sql, kinds, limit=limit, after=after)))
+        return self._watched(_TasksWatch(lambda sql, _: self._reader.front(sql, kinds, limit=limit, after=after)))
 
     def tasks(self, task_ids: Sequence[str]) -> AbstractAsyncContextManager[Feed[list[Task | None]]]:
         """Watch tasks by id."""
         ids = tuple(task_ids)
-        return self._watched(_Watch(lambda _, versions: [(i, versions.get(i)) for i in ids], ids))
+        return self._watched(_TasksWatch(lambda _, versions: [(i, versions.get(i)) for i in ids], ids))
+
+    def settings(self) -> AbstractAsyncContextManager[Feed[Settings]]:
+        """Watch the settings of the environment."""
+        return self._watched(_SettingsWatch())
 
     def end(self) -> None:
         """Fail what is still watched, because the store closes; or is forgotten, its loop being closed."""
@@ -156,7 +193,7 @@ class Watches:
                     if state is not None:
                         watch.tell(state)
 
-    def _look(self, watches: Sequence[_Watch], sql: sqlite3.Connection) -> list[_State | None]:
+    def _look(self, watches: Sequence[_Watch], sql: sqlite3.Connection) -> list[Any]:
         """Look for all of them at one moment, which a transaction makes it. On the connection's thread."""
         read_at = self._reader.read_at()
         sql.execute("BEGIN")
