@@ -27,7 +27,7 @@ from oncetask.clock import Now, StoreClock, to_micros
 from oncetask.errors import OncetaskError, StoreUnavailable
 from oncetask.lifecycle import Transition
 from oncetask.lock import Lock, LockChange
-from oncetask.store import Cursor, Feed, TaskFilter, TaskStore, Written
+from oncetask.store import Cursor, Feed, Settings, TaskFilter, TaskStore, Written
 from oncetask.task import Task
 from oncetask.telemetry import Telemetry
 from tests.support import T0
@@ -306,6 +306,16 @@ class Wire:
         with self._world.watching(lambda: self._records.due(kinds, None, limit, after)) as feed:
             yield feed
 
+    async def settings(self) -> Settings:
+        """Read the settings, which nobody writes."""
+        return await self._ask(lambda: Settings({}, 0))
+
+    @asynccontextmanager
+    async def watch_settings(self) -> AsyncIterator[Feed[Settings]]:
+        """Watch the settings."""
+        with self._world.watching(lambda: Settings({}, 0)) as feed:
+            yield feed
+
     @asynccontextmanager
     async def watch_tasks(self, task_ids: Sequence[str]) -> AsyncIterator[Feed[list[Task | None]]]:
         """Watch tasks."""
@@ -467,14 +477,14 @@ class _Idle:
     def __init__(self, *_: object, **__: object) -> None:
         pass
 
-    def start(self) -> Any:
+    def start(self, *_: object) -> Any:
         """Start nothing; may be awaited."""
         return _Nothing()
 
     def wake(self) -> None:
         """Do nothing."""
 
-    sleep = wake
+    sleep = fall_behind = wake
 
     async def aclose(self) -> None:
         """Nothing is open."""
@@ -493,7 +503,7 @@ class _Nothing:
 @contextmanager
 def _spared() -> Iterator[None]:
     """Let workers begin without it."""
-    with patch("oncetask.worker.Watchdog", _Idle), patch("oncetask.worker.Timekeeper", _Idle):
+    with patch("oncetask.engine.Watchdog", _Idle), patch("oncetask.engine.Timekeeper", _Idle):
         yield
 
 
