@@ -34,6 +34,7 @@ from oncetask.recurrence import Recurrence
 from oncetask.retry import ExponentialBackoff, FixedDelay, NoRetry, Retry
 from oncetask.sync import SyncClient, connect_sync
 from oncetask.task import NO_WAIT, Outcome, Progress, Receipt, Stats, Task, TaskError, TaskPage, TaskStatus
+from oncetask.waking import CloudTasksAlarm, HttpKick, NoWaker, Waker
 from oncetask.worker import Worker
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "App",
     "CallNext",
     "Client",
+    "CloudTasksAlarm",
     "Context",
     "Discard",
     "Duration",
@@ -48,10 +50,12 @@ __all__ = [
     "ExponentialBackoff",
     "FixedDelay",
     "HandlerAlreadyRegistered",
+    "HttpKick",
     "InvalidPayload",
     "InvalidRecurrence",
     "LeaseLost",
     "NoRetry",
+    "NoWaker",
     "OncetaskError",
     "Outcome",
     "Payload",
@@ -77,6 +81,7 @@ __all__ = [
     "TickReport",
     "UnknownKind",
     "Unsupported",
+    "Waker",
     "Worker",
     "connect",
     "connect_sync",

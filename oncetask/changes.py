@@ -14,6 +14,7 @@ from oncetask.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from oncetask.store import TaskFilter, TaskStore, Written
     from oncetask.telemetry import Telemetry
@@ -35,10 +36,11 @@ class Event(Protocol):
 class Changes:
     """What a client does to tasks, and how it counts that."""
 
-    def __init__(self, store: TaskStore, telemetry: Telemetry) -> None:
-        """Work on an opened or unopened store; what was done is told to `telemetry`."""
+    def __init__(self, store: TaskStore, telemetry: Telemetry, wake: Callable[[datetime], Awaitable[None]]) -> None:
+        """Work on an opened or unopened store. What was done is told to `telemetry`, and when it is due to `wake`."""
         self._store = store
         self._telemetry = telemetry
+        self._wake = wake
 
     async def by_ids(self, ids: Iterable[str], event: Event) -> int:
         """Apply an event to the tasks of these ids; counts those that it changed.
@@ -91,9 +93,11 @@ class Changes:
         now = await self._store.now()
         transitions = [made for task in tasks if (made := event(task, now=now)) is not None]
         written = await self._store.apply(transitions)
-        for transition, one in zip(transitions, written, strict=True):
-            if one.applied:
-                self._telemetry.changed(transition)
+        applied = [transition for transition, one in zip(transitions, written, strict=True) if one.applied]
+        for transition in applied:
+            self._telemetry.changed(transition)
+        if due := [transition.after.due_at for transition in applied if transition.after.due_at is not None]:
+            await self._wake(min(due))
         return _counted([t.before for t in transitions], written)
 
     async def _delete_once(self, tasks: Sequence[Task]) -> _Done:

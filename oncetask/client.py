@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from oncetask import lifecycle, pausing
 from oncetask.changes import Changes
-from oncetask.clock import Duration, seconds
+from oncetask.clock import Duration, check_instant, seconds
 from oncetask.enqueueing import EnqueueOptions, new_task
 from oncetask.errors import StoreUnavailable, TaskNotFound
 from oncetask.paging import find_page
@@ -16,9 +16,11 @@ from oncetask.store import TaskFilter, TaskStore
 from oncetask.store.url import open_store
 from oncetask.task import Receipt, Stats, Task, TaskPage, TaskStatus
 from oncetask.telemetry import Telemetry
+from oncetask.waking import Waker, waker_from_environment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
+    from datetime import datetime
 
 __all__ = ["Client", "connect"]
 
@@ -31,25 +33,32 @@ def connect(
     env: str | None = None,
     firestore: Any = None,  # google.cloud.firestore.AsyncClient, whose import takes a second
     credentials: Any = None,  # google.auth.credentials.Credentials
+    waker: Waker | None = None,
 ) -> Client:
     """Make a client; no I/O happens before its first use, which also binds it to the running event loop.
 
     `url`: `firestore://PROJECT[/DATABASE]`, `sqlite:///file.db` or `memory://`. Left out: ONCETASK_STORE, else
     Firestore where a Google project is known, else SQLite in ./oncetask.db (refused where the disk will not last).
     `env`: the environment, whose tasks no other one sees; left out: ONCETASK_ENV, else "default". `firestore`: an own
-    `AsyncClient` to use. Raises ValueError for a malformed url or env, StoreUnavailable where no store can be chosen.
+    `AsyncClient` to use. `waker`: sees to it that a tick runs soon after an enqueue, where no worker does; left out:
+    what ONCETASK_WAKE says, else nobody. Raises ValueError for a malformed url or env, and for wrong settings of the
+    waker; StoreUnavailable where no store can be chosen.
     """
-    return Client(open_store(url, env=env, firestore=firestore, credentials=credentials))
+    return Client(open_store(url, env=env, firestore=firestore, credentials=credentials), waker=waker)
 
 
 class Client:
     """Everything that callers do with tasks. Made by `connect`; `async with` or `aclose` closes it."""
 
-    def __init__(self, store: TaskStore, *, telemetry: Telemetry | None = None) -> None:
-        """Work on an opened or unopened store. `telemetry`: who is told what happens; left out: a new one."""
+    def __init__(self, store: TaskStore, *, telemetry: Telemetry | None = None, waker: Waker | None = None) -> None:
+        """Work on an opened or unopened store. `telemetry`: who is told what happens; left out: a new one.
+
+        `waker`: as for `connect`.
+        """
         self.store = store
         self.telemetry = telemetry or Telemetry()
-        self._changes = Changes(store, self.telemetry)
+        self._waker = waker_from_environment() if waker is None else waker
+        self._changes = Changes(store, self.telemetry, self.wake)
 
     async def __aenter__(self) -> Self:
         """Open the store, so that a wrong address shows here."""
@@ -62,7 +71,17 @@ class Client:
 
     async def aclose(self) -> None:
         """Close the store; the next use opens it again."""
+        await self._waker.aclose()
         await self.store.aclose()
+
+    async def wake(self, at: datetime | None = None) -> None:
+        """Let the waker see to it that a tick runs at an instant (aware); left out: now.
+
+        Everything here that makes a task due does so by itself. It is for what this client cannot see: the commit of a
+        transaction with `enqueue_in`, say. Never raises for what goes wrong with that; that is logged.
+        """
+        now = self.store.clock.now()  # which opens nothing: what is due is stored, and that must not fail any more
+        await self._waker.wake(now.latest if at is None else check_instant("at", at), env=self.store.env, now=now)
 
     async def enqueue(self, payload: Payload, **options: Unpack[EnqueueOptions]) -> Receipt:
         """Store a task, once per id; returns when it is durable.
@@ -74,7 +93,9 @@ class Client:
         (written,) = await self.store.create([task])
         if written.error is not None:
             raise written.error
-        if not written.applied and "task_id" in options:
+        if written.applied:
+            await self._wake_for([task])
+        elif "task_id" in options:
             await self._refuse_other_kind(task)
         return Receipt(task.id, written.applied)
 
@@ -104,7 +125,9 @@ class Client:
         except StoreUnavailable as error:
             known = error.receipts or [None] * len(tasks)
             receipts = [Receipt(t.id, getattr(w, "applied", False)) for t, w in zip(tasks, known, strict=True)]
+            await self._wake_for([task for task, receipt in zip(tasks, receipts, strict=True) if receipt.created])
             raise StoreUnavailable(str(error), receipts=receipts) from error
+        await self._wake_for([task for task, one in zip(tasks, written, strict=True) if one.applied])
         for one in written:
             if one.error is not None:
                 raise one.error
@@ -289,7 +312,10 @@ class Client:
 
     async def resume_kind(self, kind: str | type[Payload]) -> bool:
         """Let tasks of a paused kind be claimed again. False: it is not paused."""
-        return await pausing.resume(self.store, kind_of(kind))
+        is_resumed = await pausing.resume(self.store, kind_of(kind))
+        if is_resumed:
+            await self.wake()
+        return is_resumed
 
     async def paused_kinds(self) -> list[str]:
         """Read the names of the kinds that are paused, in alphabetical order."""
@@ -308,6 +334,11 @@ class Client:
         One whose rule has ended meanwhile is completed. False: it is not paused. Raises as `pause_schedule`.
         """
         return await self._changes.of([await self._generator(task_id)], lifecycle.resume) == 1
+
+    async def _wake_for(self, tasks: Sequence[Task]) -> None:
+        """Wake for the first of these that is due; the tick that it wakes for it sees to the next."""
+        if due := [task.due_at for task in tasks if task.due_at is not None]:
+            await self.wake(min(due))
 
     async def _generator(self, task_id: str) -> Task:
         task = await self.get_task(task_id)

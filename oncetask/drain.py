@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TickReport", "tick"]
 
-_LONGEST_LEASE = 60.0
+_LONGEST_LEASE, _LEASE_MARGIN = 60.0, 10.0
 _RESERVE, _LONGEST_RESERVE = 0.1, 5.0
 _TO_CLAIM, _TO_END, _TO_WRITE = 1.0, 1.0, 1.0
 _GLANCE_SECONDS = 1.0
@@ -97,8 +97,8 @@ async def tick(
     stop; it should be at most 3, so that the tick has ended five seconds after its budget.
 
     Being cancelled, it gives back what it runs. The App's schedules are brought about, and its lifespan is opened if
-    there is something to run. Raises ValueError or TypeError for bad arguments, and StoreUnavailable, after what ran
-    has ended.
+    there is something to run. In the end the client's waker, if it has one, is told when to look next. Raises
+    ValueError or TypeError for bad arguments, and StoreUnavailable, after what ran has ended.
     """
     check_main()
     handlers = checked_handlers(app, concurrency=concurrency, processes=None)
@@ -116,13 +116,15 @@ async def tick(
         concurrency=concurrency,
         processes=None,
         abort_grace=grace,
-        longest_lease=_LONGEST_LEASE,
+        longest_lease=min(_LONGEST_LEASE, total + _LEASE_MARGIN),
         poll=_POLL_SECONDS,
         may_claim=drain.may_claim,
         listener=tally,
         budget=limits,
     )
     next_due, more = await drain.run(engine)
+    if more or next_due is not None:
+        await client.wake(None if more else next_due)
     return TickReport(**tally.counts, next_due=next_due, more=more)
 
 

@@ -15,9 +15,11 @@ from oncetask.client import Client
 from oncetask.enqueueing import EnqueueOptions
 from oncetask.errors import StoreUnavailable
 from oncetask.store.url import open_store
+from oncetask.waking import Waker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+    from datetime import datetime
 
     from oncetask.clock import Duration
     from oncetask.payload import Payload
@@ -33,12 +35,13 @@ def connect_sync(
     *,
     env: str | None = None,
     credentials: Any = None,  # google.auth.credentials.Credentials
+    waker: Waker | None = None,
 ) -> SyncClient:
     """Make a blocking, thread-safe client; arguments and errors are those of `connect`.
 
     It closes itself before a fork of the process; parent and child open connections of their own at their next call.
     """
-    return SyncClient(lambda: Client(open_store(url, env=env, credentials=credentials)))
+    return SyncClient(lambda: Client(open_store(url, env=env, credentials=credentials), waker=waker))
 
 
 class SyncClient:
@@ -205,6 +208,10 @@ class SyncClient:
     def reset_tasks_by_ids(self, ids: Iterable[str]) -> int:
         """See `Client.reset_tasks_by_ids`."""
         return self._call(lambda client: client.reset_tasks_by_ids(ids))
+
+    def wake(self, at: datetime | None = None) -> None:
+        """See `Client.wake`."""
+        self._call(lambda client: client.wake(at))
 
     def pause_kind(self, kind: str | type[Payload]) -> bool:
         """See `Client.pause_kind`."""
