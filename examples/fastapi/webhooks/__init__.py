@@ -1,0 +1,1 @@
+"""A web service that tells a subscriber what happened."""
