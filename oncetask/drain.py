@@ -35,6 +35,7 @@ __all__ = ["TickReport", "tick"]
 
 _LONGEST_LEASE, _LEASE_MARGIN = 60.0, 10.0
 _RESERVE, _LONGEST_RESERVE = 0.1, 5.0
+_AFTER_BUDGET = 4.5
 _TO_CLAIM, _TO_END, _TO_WRITE = 1.0, 1.0, 1.0
 _GLANCE_SECONDS = 1.0
 _POLL_SECONDS = 30.0
@@ -124,7 +125,9 @@ async def tick(
     )
     next_due, more = await drain.run(engine)
     if more or next_due is not None:
-        await client.wake(None if more else next_due)
+        with suppress(TimeoutError):  # a waker that takes longer goes on, but the tick has to answer
+            async with asyncio.timeout(max(0.0, limits.ends + _AFTER_BUDGET - client.store.clock.monotonic())):
+                await client.wake(None if more else next_due)
     return TickReport(**tally.counts, next_due=next_due, more=more)
 
 

@@ -46,6 +46,7 @@ _KEYS_AT_ONCE = 8
 """So many keys are being taken at a time: other workers that want the same ones see by then which are gone."""
 _BLOCKED_SECONDS = 1.0
 _BREATH_SECONDS = 1.0
+_FRESH_SECONDS = 1.0
 _SOME = 5
 _log = logging.getLogger("oncetask")
 
@@ -114,7 +115,7 @@ class Engine:
 
         Raises StoreUnavailable.
         """
-        settings = await self._store.settings()
+        settings = await self._store.settings(no_older_than=_FRESH_SECONDS)
         self._heed(paused_kinds(settings))
         return await self.timekeeper.start(settings)
 

@@ -12,7 +12,7 @@ import pytest
 from blockbuster import BlockingError, blockbuster_ctx
 from hypothesis import settings
 
-pytest_plugins = ["tests.emulator_plugin"]
+pytest_plugins = ["tests.emulator_plugin", "tests.index_plugin"]
 
 settings.register_profile("oncetask", deadline=None)  # no test asserts a speed
 settings.load_profile("oncetask")

@@ -306,7 +306,7 @@ class Wire:
         with self._world.watching(lambda: self._records.due(kinds, None, limit, after)) as feed:
             yield feed
 
-    async def settings(self) -> Settings:
+    async def settings(self, **_: object) -> Settings:
         """Read the settings, which nobody writes."""
         return await self._ask(lambda: Settings({}, 0))
 

@@ -235,8 +235,11 @@ class TaskStore(ABC):
         """Count tasks by kind and status."""
 
     @abstractmethod
-    async def settings(self) -> Settings:
-        """Read the settings of the environment."""
+    async def settings(self, *, no_older_than: float = 0.0) -> Settings:
+        """Read the settings of the environment.
+
+        - `no_older_than`: seconds; what opening the store has read so recently need not be read again.
+        """
 
     @abstractmethod
     async def write_settings(self, before: Settings, changes: Mapping[str, Any]) -> Written:

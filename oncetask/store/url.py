@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from oncetask.errors import StoreUnavailable
-from oncetask.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,9 +66,9 @@ def _named(url: str, env: str, credentials: object) -> TaskStore:
     plain = not (parts.query or parts.fragment)
     path = unquote(parts.path[1:])
     if parts.scheme == "memory" and not parts.netloc and not path and plain:
-        return SqliteStore(":memory:", env=env)
+        return _sqlite(":memory:", env)
     if parts.scheme == "sqlite" and not parts.netloc and path and path != ":memory:" and plain and "\0" not in path:
-        return SqliteStore(path, env=env)
+        return _sqlite(path, env)
     if parts.scheme == "firestore" and _PROJECT.fullmatch(parts.netloc) and "/" not in path and plain:
         return _firestore(env=env, project=parts.netloc, database=path or None, credentials=credentials)
     msg = f"url must be {_EXAMPLES}, not {url!r}"
@@ -88,7 +87,7 @@ def _default(env: str, credentials: object) -> TaskStore:
             )
             raise StoreUnavailable(msg)
     _log.info("no ONCETASK_STORE and no Google project found: tasks are kept in ./oncetask.db (SQLite)")
-    return SqliteStore("oncetask.db", env=env)
+    return _sqlite("oncetask.db", env)
 
 
 def _google_project(environ: Mapping[str, str]) -> str | None:
@@ -117,6 +116,12 @@ def _has_google_credentials(environ: Mapping[str, str]) -> bool:
         return "Google" in Path("/sys/class/dmi/id/product_name").read_text()
     except OSError:
         return False
+
+
+def _sqlite(path: str, env: str) -> TaskStore:
+    from oncetask.store.sqlite import SqliteStore  # noqa: PLC0415  # Firestore needs none of it
+
+    return SqliteStore(path, env=env)
 
 
 def _firestore(**options: Any) -> TaskStore:  # the Firestore library's own types

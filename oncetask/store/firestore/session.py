@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Session", "settled"]
 
 _PART = 500
-_FRESH_SECONDS = 1.0
 _PARTS_AT_ONCE = 8  # enough to keep the group commit busy, few enough to hold tens of thousands of writes back
 
 
@@ -50,7 +50,8 @@ class Session:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._under_way = 0
-        self._first_settings: tuple[Any, float] | None = None
+        self._first_settings: tuple[Any, float]
+        self.forget_first_settings()
         self._idle = asyncio.Event()
         self._idle.set()
         self.clock = clock
@@ -75,10 +76,14 @@ class Session:
         """Read the document of the environment. Raises StoreUnavailable."""
         return await self.retrier.run(doing, partial(self.rpc.batch_get, [self.names.settings]))
 
-    def take_first_settings(self) -> Any | None:
-        """Give, once, what opening has just read: those who open a store for a moment ask for it at once."""
-        seen, self._first_settings = self._first_settings, None
-        return seen[0] if seen is not None and self.clock.monotonic() - seen[1] <= _FRESH_SECONDS else None
+    def first_settings(self, no_older_than: float) -> Any | None:
+        """Give what opening has read, if that was in the last so many seconds."""
+        answer, asked = self._first_settings
+        return answer if self.clock.monotonic() - asked < no_older_than else None
+
+    def forget_first_settings(self) -> None:
+        """Take note that the settings are others by now."""
+        self._first_settings = (None, -math.inf)
 
     def check_loop(self) -> None:
         """Raise Unsupported on another loop than the one that this session was opened on."""

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["read_settings", "settings_in", "write_settings"]
 
 
-async def read_settings(session: Session) -> Settings:
-    """Read the settings. Raises StoreUnavailable."""
-    answer = session.take_first_settings()
+async def read_settings(session: Session, *, no_older_than: float) -> Settings:
+    """Read the settings, or take what opening has read in the last so many seconds. Raises StoreUnavailable."""
+    answer = session.first_settings(no_older_than)
     if answer is None:
         (answer,) = await session.ask_settings("reading the settings")
     return settings_in([answer.found] if answer.HasField("found") else [])
@@ -37,6 +37,7 @@ def settings_in(documents: Sequence[Any]) -> Settings:
 
 async def write_settings(session: Session, before: Settings, changes: Mapping[str, Any]) -> Written:
     """Set fields upon the version that was read. Raises StoreUnavailable."""
+    session.forget_first_settings()
     pb = fields_set(session.names.settings, changes)
     if before.version:
         set_micros(pb.current_document.update_time, before.version)

@@ -197,10 +197,10 @@ class FirestoreStore(TaskStore):
         async with self._use() as session:
             return await count_by_kind(session, now=self.clock.now().earliest)
 
-    async def settings(self) -> Settings:
+    async def settings(self, *, no_older_than: float = 0.0) -> Settings:
         """Read the document of the environment."""
         async with self._use() as session:
-            return await read_settings(session)
+            return await read_settings(session, no_older_than=no_older_than)
 
     async def write_settings(self, before: Settings, changes: Mapping[str, Any]) -> Written:
         """Commit the changed fields upon the version that was read."""

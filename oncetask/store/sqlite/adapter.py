@@ -179,7 +179,7 @@ class SqliteStore(TaskStore):
         """Count by kind and status in one query."""
         return await self._read(self._reader.stats)
 
-    async def settings(self) -> Settings:
+    async def settings(self, *, no_older_than: float = 0.0) -> Settings:  # noqa: ARG002  # opening reads none
         """Read the row of the environment."""
         return await self._read(self._reader.settings)
 
