@@ -33,6 +33,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy $(SOURCES)
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+	@if command -v terraform >/dev/null; then terraform fmt -check -diff -recursive deploy/terraform; fi
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

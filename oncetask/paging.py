@@ -13,9 +13,9 @@ from oncetask.task import Outcome, Task, TaskPage, TaskStatus
 if TYPE_CHECKING:
     from oncetask.store import TaskFilter, TaskStore
 
-__all__ = ["find_page"]
+__all__ = ["LARGEST_PAGE", "find_page"]
 
-_LARGEST_PAGE = 1_000
+LARGEST_PAGE = 1_000
 _SEARCHED_AT_ONCE = 200
 
 
@@ -23,8 +23,8 @@ async def find_page(
     store: TaskStore, which: TaskFilter, *, status: TaskStatus | str | None, limit: int, cursor: str | None
 ) -> TaskPage:
     """Read a page of the tasks that a filter finds and that have this status, in the order of their ids."""
-    if not isinstance(limit, int) or not 1 <= limit <= _LARGEST_PAGE:
-        msg = f"limit must be a whole number from 1 to {_LARGEST_PAGE}, not {limit!r}"
+    if not isinstance(limit, int) or not 1 <= limit <= LARGEST_PAGE:
+        msg = f"limit must be a whole number from 1 to {LARGEST_PAGE}, not {limit!r}"
         raise ValueError(msg)
     wanted = None if status is None else _status(status)
     which = _narrowed(which, wanted)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from oncetask.clock import EPOCH
 from oncetask.lifecycle import is_paused
-from oncetask.store.document import FIELDS
+from oncetask.representation import as_json, iso, plain
 from oncetask.task import TaskStatus
 
 if TYPE_CHECKING:
@@ -29,40 +28,6 @@ __all__ = [
 ]
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
-
-
-def as_json(task: Task) -> dict[str, Any]:
-    """Give a task as its document has it, with its id and status; what is not there is null."""
-    fields = {field: getattr(task, name) for name, field in FIELDS.items()}
-    errors = [{"at": e.at, "attempt": e.attempt, "type": e.type, "message": e.message} for e in task.errors]
-    progress = task.progress and {
-        "fraction": task.progress.fraction,
-        "message": task.progress.message,
-        "data": task.progress.data,
-        "at": task.progress.at,
-    }
-    extra = {"errors": errors, "progress": progress, "readAt": task.read_at, "problems": task.problems}
-    return {"id": task.id, "status": task.status, **fields, **extra}
-
-
-def plain(value: Any) -> Any:  # whatever a document holds
-    """Give what JSON can say of a value: instants in ISO 8601 and UTC, what it has no word for as text."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, datetime):
-        return iso(value)
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return repr(value)
-
-
-def iso(instant: datetime) -> str:
-    """Give an instant in UTC, for programs."""
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def local(instant: datetime, now: datetime) -> str:

@@ -6,7 +6,7 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn, overload
+from typing import Any, overload
 
 from pydantic_core import to_jsonable_python
 from starlette.types import Message
@@ -15,8 +15,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from oncetask.clock import Duration, seconds
 from oncetask.http.incoming import Incoming
 from oncetask.http.limits import DEFAULT_TIMEOUT, Limited, OnError, Raised, Returned, TimedOut
+from oncetask.http.reading import json_of
 
-__all__ = ["websocket_function"]
+__all__ = ["converse", "send", "websocket_function"]
 
 WebSocketFunction = Callable[[WebSocket, Any], object]
 WebSocketEndpoint = Callable[[WebSocket], Coroutine[Any, Any, None]]
@@ -66,28 +67,67 @@ def websocket_function(
 
         @functools.wraps(function)
         async def endpoint(websocket: WebSocket) -> None:
-            if websocket.application_state is WebSocketState.CONNECTING:
-                await websocket.accept()
-            async with Incoming(websocket.receive) as incoming:
-                while _is_open(websocket) and (frame := await incoming.receive())["type"] == "websocket.receive":
-                    answer = await _answer(limited, websocket, frame, incoming)
-                    if answer is not None:
-                        await _send(websocket, answer)
+            await converse(websocket, limited)
 
         return endpoint
 
     return decorate if function is None else decorate(function)
 
 
-async def _answer(limited: Limited, websocket: WebSocket, frame: Message, incoming: Incoming) -> str | None:
+def _error(_: object, text: str) -> object:
+    return {"error": text}
+
+
+async def converse(
+    websocket: WebSocket,
+    limited: Limited,
+    *,
+    complaint: Callable[[object, str], object] = _error,
+    most_bytes: int | None = None,
+) -> None:
+    """Answer each message of a WebSocket, until either side closes it: what `websocket_function` decorates with.
+
+    `complaint`: makes the answer to a message (None: it could not be read) of what went wrong with it. `most_bytes`:
+    a longer message is not read; None: the server's own limit is enough.
+    """
+    if websocket.application_state is WebSocketState.CONNECTING:
+        await websocket.accept()
+    async with Incoming(websocket.receive) as incoming:
+        while _is_open(websocket) and (frame := await incoming.receive())["type"] == "websocket.receive":
+            content = _content(frame)
+            answer: str | None
+            if most_bytes is not None and _size(content) > most_bytes:
+                answer = json.dumps(complaint(None, f"a message may have at most {most_bytes:,} bytes"))
+            else:
+                answer = await _answer(limited, websocket, content, incoming, complaint)
+            if answer is not None:
+                await send(websocket, answer)
+
+
+async def send(websocket: WebSocket, text: str) -> None:
+    """Send a text frame, unless the connection is closed: then nothing happens."""
+    if _is_open(websocket):
+        try:
+            await websocket.send_text(text)
+        except WebSocketDisconnect:
+            _log.debug("a client left before its answer was sent")
+
+
+async def _answer(
+    limited: Limited,
+    websocket: WebSocket,
+    content: str | bytes,
+    incoming: Incoming,
+    complaint: Callable[[object, str], object],
+) -> str | None:
     """Give the text that answers a message, or None."""
     try:
-        message = _parsed(frame)
+        message = json_of(content)
     except (ValueError, RecursionError):
-        return _error("the message is not JSON")
+        return json.dumps(complaint(None, "the message is not JSON"))
     match await limited.run(websocket, message, gone=incoming.gone):
         case TimedOut(error):
-            return _error(str(error))
+            return json.dumps(complaint(message, str(error)))
         case Raised(error) if not isinstance(error, WebSocketDisconnect):
             failure = error
         case Returned(value) if value is not None:
@@ -99,34 +139,21 @@ async def _answer(limited: Limited, websocket: WebSocket, frame: Message, incomi
             return None
     _log.error("%s failed", limited.name, exc_info=failure)  # nobody above gets to see it, as with HTTP
     await limited.report(failure)
-    return _error("internal error")
+    return json.dumps(complaint(message, "internal error"))
 
 
-def _parsed(frame: Message) -> object:
-    """Read the JSON of a text or binary frame; raises ValueError or RecursionError where it is none."""
-    text = frame.get("text")
-    if text is None:
-        text = frame["bytes"].decode()
-    return json.loads(text, parse_constant=_refuse)
+def _content(frame: Message) -> str | bytes:
+    text: str | None = frame.get("text")
+    if text is not None:
+        return text
+    content: bytes = frame["bytes"]
+    return content
 
 
-def _refuse(constant: str) -> NoReturn:
-    msg = f"{constant} is no JSON"  # Python would take NaN and Infinity
-    raise ValueError(msg)
-
-
-def _error(message: str) -> str:
-    return json.dumps({"error": message})
+def _size(content: str | bytes) -> int:
+    return len(content.encode() if isinstance(content, str) else content)
 
 
 def _is_open(websocket: WebSocket) -> bool:
     """Tell whether neither the function nor a failed send has closed it; whether the client did, says `receive`."""
     return websocket.application_state is WebSocketState.CONNECTED
-
-
-async def _send(websocket: WebSocket, text: str) -> None:
-    if _is_open(websocket):
-        try:
-            await websocket.send_text(text)
-        except WebSocketDisconnect:
-            _log.debug("a client left before its answer was sent")

@@ -1,8 +1,8 @@
 """A request to the scheduler function, or to `POST /tick`, straight after an enqueue.
 
-A tick answers when it has ended, which may be its whole budget later, so a kick does not wait for that. Nothing
-between here and the function says that a request has been received, either. So it stays connected in the background:
-a request whose caller has hung up may be dropped as long as it waits for an instance that has yet to start.
+A tick answers when it has ended, which may be its whole budget later, so a kick asks for an answer that begins at once.
+It waits for that only for a moment, since an instance may have to be started first. But it stays connected in the
+background: a request whose caller has hung up may be dropped as long as it waits for an instance that has yet to start.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import http.client
 import re
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 
 from oncetask.clock import Duration, Now, seconds
@@ -29,15 +30,16 @@ _STAY = 60.0
 """Seconds for which a kick stays connected: a little longer than a tick takes."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750
+_MOST_BYTES = 64 * 1024
 _REFUSED = frozenset({401, 403})
 
 
 class HttpKick(Waker):
     """Posts to a scheduler function for what is due now, or within a second; the rest is left to the ticks.
 
-    A kick is under way until it is answered, or for `timeout`. Those who ask meanwhile share the next one, which starts
-    when that is over: so one process sends few kicks, and each enqueue is followed by one. It waits for that, at most
-    twice the `timeout`.
+    A kick is under way until its answer begins, or for `timeout`. Those who ask meanwhile share the next one, which
+    starts when that is over: so one process sends few kicks, and each enqueue is followed by one. It waits for that,
+    at most twice the `timeout`.
     """
 
     def __init__(
@@ -52,8 +54,8 @@ class HttpKick(Waker):
 
         `url`: https, or http to this machine. `audience`: whom an identity token of this process's account is for;
         left out: no token. `token`: gives one instead; it is called in a thread for each kick, so it has to keep what
-        is expensive. `timeout`: seconds for which an enqueue waits for the answer of a kick. Raises TypeError and
-        ValueError for what is none of that, and for an `audience` beside a `token`.
+        is expensive. `timeout`: seconds for which an enqueue waits for the answer of a kick to begin. Raises TypeError
+        and ValueError for what is none of that, and for an `audience` beside a `token`.
         """
         self._url = check_url("url", url, loopback=True)
         if audience is not None and token is not None:
@@ -98,25 +100,41 @@ class HttpKick(Waker):
             await asyncio.wait({former})
         # From here on this kick is too early for whoever asks.
         self._running, self._next = asyncio.current_task(), None
-        answer = in_thread(self._post)
-        answer.add_done_callback(self._look_at)
-        await asyncio.wait({answer}, timeout=self._timeout)
+        loop = asyncio.get_running_loop()
+        begun: asyncio.Future[int | None] = loop.create_future()
 
-    def _post(self) -> int | None:
-        """Send the request, in a thread, and give the status of its answer; None: it takes longer than a tick."""
+        def begin(status: int) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(begun.set_result, status)
+
+        answer = in_thread(self._post, begin)
+        answer.add_done_callback(self._look_at)
+        await asyncio.wait({answer, begun}, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
+
+    def _post(self, begin: Callable[[int], None]) -> int | None:
+        """Send the request, in a thread, and give the status of its answer; None: it takes longer than a tick.
+
+        `begin`: is called with it as soon as the answer begins.
+        """
         target = self._url.path or "/"
         if self._url.query:
             target += f"?{self._url.query}"
-        headers = {} if self._token is None else {"Authorization": f"Bearer {_checked(self._token())}"}
+        headers = {"Prefer": "respond-async"}  # an oncetask that ticks answers at once that it does
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {_checked(self._token())}"
         connection = self._connection()
         try:
             connection.connect()
             connection.sock.settimeout(_STAY)
             connection.request("POST", target, headers=headers)
             try:
-                return connection.getresponse().status
+                answer = connection.getresponse()
+                begin(answer.status)
+                answer.read(_MOST_BYTES)  # it ends with the tick
             except TimeoutError:
                 return None
+            else:
+                return answer.status
         finally:
             connection.close()
 
