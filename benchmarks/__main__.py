@@ -1,4 +1,4 @@
-"""How fast workers drain no-op tasks, how soon cancels, time limits and instants arrive, and what that costs.
+"""How fast workers drain no-op tasks, how soon cancels, time limits and instants arrive, how soon functions start.
 
 `python -m benchmarks --help` tells its options.
 
@@ -22,7 +22,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
-from benchmarks import cancelling, keyed, limits, recurring
+from benchmarks import cancelling, cold_start, keyed, limits, recurring
 from oncetask import App, Client, Context, Payload, Worker, connect
 from tests.emulator import running_emulator
 
@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     asked = parser.parse_args()
     logging.getLogger("oncetask").setLevel(logging.CRITICAL)  # a thousand time limits are reached on purpose
-    results, rules = {}, recurring.rules()
+    results, rules, start = {}, recurring.rules(), cold_start.measure()
     for store in asked.stores:
         if store == "sqlite":
             with tempfile.TemporaryDirectory() as folder:
@@ -187,12 +187,19 @@ def main() -> None:
     if asked.json:
         print(
             json.dumps(
-                {"python": platform.python_version(), "cpus": os.cpu_count(), "rules": rules, "stores": results},
+                {
+                    "python": platform.python_version(),
+                    "cpus": os.cpu_count(),
+                    "rules": rules,
+                    "cold_start": start,
+                    "stores": results,
+                },
                 indent=2,
             )
         )
         return
     show("rules of ten years ago", rules, {"next_after_worst_ms": "at most 5"})
+    show("cold start of functions/main.py, beside importing Google's libraries alone", start, cold_start.BARS)
     for store, figures in results.items():
         title = f"{store}: {asked.tasks} no-op tasks, one worker, concurrency {asked.concurrency}"
         show(title, figures, {**BARS[store], **RACE, **KEYED, **(ON_FIRESTORE if store == "firestore" else {})})

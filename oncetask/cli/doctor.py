@@ -1,4 +1,4 @@
-"""`oncetask doctor`: what is wrong with a store, its tasks and this machine's clock."""
+"""`oncetask doctor`: what is wrong with a store, its set-up, its tasks and this machine's clock."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from oncetask.cli.exits import NotDone
-from oncetask.cli.findings import Finding, Unhandled, examine, of_schedules
+from oncetask.cli.findings import Finding, Note, Unhandled, examine, of_schedules
 from oncetask.cli.options import AppOption, Env, Json, Store
 from oncetask.cli.output import Output, printable
 from oncetask.cli.records import iso
 from oncetask.cli.session import place, with_client
+from oncetask.cli.surroundings import look_around
 from oncetask.cli.targets import load_app
 from oncetask.schedules import survey
 from oncetask.store import TaskFilter
@@ -41,6 +42,7 @@ class _Report:
     scanned: int = 0
     complete: bool = True
     findings: list[Finding] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
 
 
 def doctor(
@@ -59,16 +61,21 @@ def doctor(
     env: Env = None,
     json_: Json = False,
 ) -> None:
-    """Look for what is wrong: the store, this machine's clock, tasks that no worker can run.
+    """Look for what is wrong: the store, its indexes and rules, the clock, tasks that no worker can run.
 
     It names unreadable documents, open ones that no query finds (for want of a
     kind or a dueAt), leases that ran out more than 5 minutes ago, tasks of a
     newer version, a clock that is off by more than 5 s, schedules whose rule
     cannot be read or that no code declares any more, and, with --app, kinds
-    that have open tasks or schedules and no handler in it.
+    that have open tasks or schedules and no handler in it. On Firestore also
+    indexes that are missing, and rules that let anybody read.
+
+    It tells, as nothing wrong, which kinds are paused, who wakes (ONCETASK_WAKE)
+    and who may call (ONCETASK_AUTH).
 
     Exit 1 if anything is wrong, 3 if the store cannot be reached.
-    With --json: {"ok", "findings": [{"check", "taskId", "message"}], ...}.
+    With --json: {"ok", "findings": [{"check", "taskId", "message"}],
+    "notes": [{"about", "message"}], ...}.
 
     [bold]Example:[/bold] oncetask doctor --app jobs:app --env production
     """
@@ -92,6 +99,11 @@ async def _visit(client: Client, handled: Collection[str] | None, most: int) -> 
         fast = "ahead of" if report.clock_offset > 0 else "behind"
         message = f"this machine's clock is {abs(report.clock_offset):.1f} s {fast} the store's: synchronise it (NTP)"
         report.findings.append(Finding("clock", message))
+    async for seen in look_around(client):
+        if isinstance(seen, Finding):
+            report.findings.append(seen)
+        else:
+            report.notes.append(seen)
     await _scan(client.store, report, handled, most)
     report.findings += of_schedules(await survey(client.store), handled)
     return report
@@ -134,6 +146,7 @@ def _as_json(report: _Report) -> dict[str, object]:
         "clockOffsetSeconds": report.clock_offset,
         "scanned": report.scanned,
         "complete": report.complete,
+        "notes": [{"about": note.about, "message": note.message} for note in report.notes],
         "findings": [{"check": f.check, "taskId": f.task_id, "message": f.message} for f in report.findings],
         "at": iso(datetime.now(UTC)),
     }
@@ -144,6 +157,8 @@ def _print(output: Output, report: _Report, handled: Collection[str] | None, mos
     output.text(f"         answers within {report.round_trip_ms:.1f} ms")
     offset = report.clock_offset
     output.text(f"clock    {'the store uses this one' if offset is None else f'off by {offset:.1f} s'}")
+    for note in report.notes:
+        output.text(f"{note.about:<9}{printable(note.message)}")
     end = "" if report.complete else f", the first of more (--most {most})"
     output.text(f"tasks    {report.scanned:,} read{end}")
     if handled is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from oncetask.cli.ending import leave_soon
 from oncetask.cli.exits import DONE, FAILED, INTERRUPTED, code_of, message_of
 from oncetask.cli.output import printable
 from oncetask.cli.root import app
@@ -30,6 +31,7 @@ def main() -> None:
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    leave_soon(code)  # the interpreter would wait for handlers' threads
     sys.exit(code)
 
 

@@ -18,9 +18,20 @@ if TYPE_CHECKING:
     from oncetask.schedules import Found
     from oncetask.task import Task
 
-__all__ = ["Check", "Finding", "Unhandled", "examine", "of_schedules"]
+__all__ = ["Check", "Finding", "Note", "Unhandled", "examine", "of_schedules"]
 
-Check = Literal["clock", "unreadable", "unreachable", "abandoned", "unhandled", "newer", "vanished"]
+Check = Literal[
+    "clock",
+    "indexes",
+    "rules",
+    "callers",
+    "unreadable",
+    "unreachable",
+    "abandoned",
+    "unhandled",
+    "newer",
+    "vanished",
+]
 
 _LONG_AGO = timedelta(minutes=5)
 
@@ -32,6 +43,14 @@ class Finding:
     check: Check
     message: str
     task_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something to know that is not wrong."""
+
+    about: str
+    message: str
 
 
 class Unhandled:

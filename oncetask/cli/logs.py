@@ -42,6 +42,8 @@ def set_up_logging(level: LogLevel, *, as_json: bool = False) -> None:
         handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("oncetask").setLevel(level.upper())
+    # It shows a traceback for every answer that it cannot read, as the emulator sends them; the store copes with these.
+    logging.getLogger("grpc._common").setLevel(logging.CRITICAL)
 
 
 class _PlainFormatter(logging.Formatter):

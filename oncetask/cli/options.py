@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from oncetask.cli.exits import BadInput
+from oncetask.cli.logs import LogLevel
 
-__all__ = ["AppOption", "Env", "Ids", "Json", "Store", "Yes", "instant"]
+__all__ = ["AppOption", "Concurrency", "Env", "Ids", "Json", "Level", "Port", "Store", "Target", "Yes", "instant"]
 
 _CONNECTION = "Where"
 
@@ -37,6 +38,15 @@ AppOption = Annotated[
     str | None,
     typer.Option("--app", metavar="MODULE:APP", help="The App with the handlers, found from the current folder."),
 ]
+Target = Annotated[
+    str, typer.Argument(metavar="MODULE:APP", help="The App, found from the current folder.", show_default=False)
+]
+Concurrency = Annotated[int, typer.Option("--concurrency", metavar="N", help="How many tasks it runs at a time.")]
+Port = Annotated[
+    int,
+    typer.Option("--port", metavar="PORT", min=0, max=65_535, help="The port; 0: one that is free, which it tells."),
+]
+Level = Annotated[LogLevel, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="The ids of the tasks.", show_default=False)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 

@@ -52,6 +52,11 @@ class Output:
         """Write one of many JSON documents, a line each."""
         print(json.dumps(plain(value)), flush=True)
 
+    def event(self, **event: Any) -> None:  # whatever JSON can say
+        """Write what has happened to a command that goes on; for people it stands in the log."""
+        if self.as_json:
+            self.line(event)
+
     def text(self, text: str, style: str = "") -> None:
         """Write a line for people to stdout, as long as it is."""
         self.stdout.print(Text(text, style=style), soft_wrap=True)

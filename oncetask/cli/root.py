@@ -10,11 +10,14 @@ import typer
 from oncetask.cli import change, stats, tasks
 from oncetask.cli.cancel import cancel
 from oncetask.cli.demo import demo
+from oncetask.cli.dev import dev
 from oncetask.cli.doctor import doctor
 from oncetask.cli.enqueue import EnqueueCommand, enqueue
 from oncetask.cli.exits import USAGE
 from oncetask.cli.pause import pause, resume
 from oncetask.cli.schedules import schedules
+from oncetask.cli.serve import serve
+from oncetask.cli.tick import tick
 from oncetask.cli.worker import worker
 
 __all__ = ["app"]
@@ -58,7 +61,10 @@ def root(
 
 
 app.command("demo", rich_help_panel="Start")(demo)
-app.command("worker", rich_help_panel="Start")(worker)
+app.command("dev", rich_help_panel="Start")(dev)
+app.command("worker", rich_help_panel="Run")(worker)
+app.command("tick", rich_help_panel="Run")(tick)
+app.command("serve", rich_help_panel="Run")(serve)
 app.command("enqueue", rich_help_panel="Tasks", cls=EnqueueCommand)(enqueue)
 app.command("list", rich_help_panel="Tasks")(tasks.list_tasks)
 app.command("show", rich_help_panel="Tasks")(tasks.show)
@@ -66,7 +72,7 @@ app.command("cancel", rich_help_panel="Tasks")(cancel)
 app.command("reset", rich_help_panel="Tasks")(change.reset)
 app.command("delete", rich_help_panel="Tasks")(change.delete)
 app.command("schedules", rich_help_panel="Schedules")(schedules)
-app.command("pause", rich_help_panel="Schedules")(pause)
-app.command("resume", rich_help_panel="Schedules")(resume)
+app.command("pause", rich_help_panel="Operations")(pause)
+app.command("resume", rich_help_panel="Operations")(resume)
 app.command("stats", rich_help_panel="Operations")(stats.stats)
 app.command("doctor", rich_help_panel="Operations")(doctor)

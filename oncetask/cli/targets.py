@@ -11,7 +11,7 @@ from types import ModuleType
 from oncetask.app import App
 from oncetask.cli.exits import BadInput
 
-__all__ = ["load_app"]
+__all__ = ["load_app", "load_app_with_handlers"]
 
 
 def load_app(target: str) -> App:
@@ -35,6 +35,15 @@ def load_app(target: str) -> App:
         msg = f"{reached} is no App but a {type(found).__name__}; {offer}"
         raise BadInput(msg)
     return found
+
+
+def load_app_with_handlers(target: str) -> App:
+    """Do as `load_app`, and raise BadInput for an App that could run nothing."""
+    app = load_app(target)
+    if not app.handlers():
+        msg = f"{target} has no handler, so there is nothing that it could run: register one with @app.handler"
+        raise BadInput(msg)
+    return app
 
 
 def _imported(name: str) -> ModuleType:

@@ -1,6 +1,6 @@
 """The HTTP edge: users' own functions behind HTTP and WebSocket, each under a time limit; and who may call.
 
-Needs Starlette, which comes with the extra `functions`. The parts are imported when they are first asked for.
+Needs Starlette, which comes with the extra `http`. The parts are imported when they are first asked for.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 try:
     import starlette as _starlette  # noqa: F401  # asked for here, so that the error below says what is missing
 except ImportError as error:
-    raise ImportError('oncetask.http needs Starlette: pip install "oncetask[functions]"', name="starlette") from error
+    raise ImportError('oncetask.http needs Starlette: pip install "oncetask[http]"', name="starlette") from error
 
-from oncetask.http.auth import IAM, OIDC
+from oncetask.http.auth import IAM, OIDC, Auth, Refused
 from oncetask.http.limits import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from oncetask.http.requests import http_function
     from oncetask.http.websockets import websocket_function
 
-__all__ = ["DEFAULT_TIMEOUT", "IAM", "OIDC", "asgi_app", "http_function", "websocket_function"]
+__all__ = ["DEFAULT_TIMEOUT", "IAM", "OIDC", "Auth", "Refused", "asgi_app", "http_function", "websocket_function"]
 
 _LATER = {
     "asgi_app": "oncetask.http.api",

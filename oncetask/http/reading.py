@@ -64,7 +64,8 @@ def _check_media_type(request: Request) -> None:
     given = request.headers.get("content-type", "")
     media_type, *parameters = (part.strip().lower() for part in given.split(";"))
     if media_type != "application/json":
-        raise Trouble(415, f"the Content-Type must be application/json, not {given or 'missing'!r}")
+        found = f"not {given!r}" if given else "and is missing"
+        raise Trouble(415, f"the Content-Type must be application/json, {found}")
     for parameter in parameters:
         if parameter.startswith("charset=") and parameter.removeprefix("charset=").strip('"') != "utf-8":
             raise Trouble(415, f"the charset of JSON must be utf-8, not {given!r}")

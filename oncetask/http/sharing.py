@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
@@ -19,12 +20,26 @@ class OneAtATime(Generic[T]):
         self._run = run
         self._running: asyncio.Task[T] | None = None
         self._next: asyncio.Task[T] | None = None
+        self._waiting: Counter[asyncio.Task[T]] = Counter()
 
     async def run(self) -> T:
-        """Wait for the end of a run that has not begun yet, and give what it gives. Raises what it raises."""
-        if self._next is None:
+        """Wait for the end of a run that has not begun yet, and give what it gives. Raises what it raises.
+
+        A run is cancelled when all who wait for it are.
+        """
+        if self._next is None or self._next.done():
             self._next = asyncio.create_task(self._run_after(self._running))
-        return await asyncio.shield(self._next)  # others wait for it as well
+        shared = self._next
+        self._waiting[shared] += 1
+        try:
+            return await asyncio.shield(shared)
+        finally:
+            self._waiting[shared] -= 1
+            if not self._waiting[shared]:
+                del self._waiting[shared]
+                if not shared.done():
+                    shared.cancel()
+                    await asyncio.wait({shared})
 
     async def _run_after(self, former: asyncio.Task[T] | None) -> T:
         if former is not None:

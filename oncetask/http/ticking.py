@@ -47,12 +47,15 @@ class _Begun(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's signature
         ending = asyncio.ensure_future(self._end())  # whether or not the caller stays
-        with suppress(OSError):  # which a server may raise for a caller that has left
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await send({"type": "http.response.body", "body": b" ", "more_body": True})  # so that nobody holds it back
-        answer = await ending
-        with suppress(OSError):
-            await send({"type": "http.response.body", "body": answer.body})
+        try:
+            with suppress(OSError):  # which a server may raise for a caller that has left
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                await send({"type": "http.response.body", "body": b" ", "more_body": True})  # so that nobody waits
+            answer = await ending
+            with suppress(OSError):
+                await send({"type": "http.response.body", "body": answer.body})
+        finally:
+            ending.cancel()
 
 
 class Ticks:

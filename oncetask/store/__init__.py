@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from oncetask.lock import Lock, LockChange
     from oncetask.task import Outcome, Task, TaskStatus
 
-__all__ = ["Cursor", "Feed", "Settings", "TaskFilter", "TaskStore", "Written"]
+__all__ = ["Cursor", "Diagnosis", "Feed", "Settings", "TaskFilter", "TaskStore", "Written"]
 
 T = TypeVar("T")
 
@@ -74,6 +74,16 @@ class Cursor:
 
     due_at: datetime
     task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """How something is set up that the records rely on."""
+
+    about: Literal["indexes", "rules"]
+    message: str
+    """For people; also where it could not be found out."""
+    is_wrong: bool = False
 
 
 class Feed(Generic[T]):
@@ -295,3 +305,11 @@ class TaskStore(ABC):
 
         - The caller's commit fails as a whole where a record is not `transition.before` any more.
         """
+
+    async def diagnose(self) -> Sequence[Diagnosis]:
+        """Look at what the records rely on beside themselves, for a few reads.
+
+        - What the store itself does not tell, and cannot be found out elsewhere, is said so.
+        - Nothing is changed. An adapter that relies on nothing has nothing to say.
+        """
+        return ()

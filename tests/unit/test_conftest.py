@@ -12,8 +12,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def session(pytester: pytest.Pytester) -> pytest.Pytester:
-    """A session that has this project's conftest, and a package ``oncetask`` of one module that blocks."""
+    """A session that has this project's conftest, and a package ``oncetask`` with one more module, which blocks."""
     package = pytester.mkpydir("oncetask")
+    (package / "__init__.py").write_text(f"__path__.append({str(ROOT / 'oncetask')!r})\n")  # plugins use the others
     (package / "blocking.py").write_text("import time\ndef block(): time.sleep(0)\n")
     pytester.makeconftest((ROOT / "tests" / "conftest.py").read_text())
     pytester.makeini("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n")
@@ -21,7 +22,7 @@ def session(pytester: pytest.Pytester) -> pytest.Pytester:
 
 
 def run(session: pytest.Pytester) -> pytest.RunResult:
-    """Runs the session in a process of its own, where the small ``oncetask`` is the only one."""
+    """Runs the session in a process of its own, where that ``oncetask`` is found first."""
     path = os.pathsep.join([str(session.path), str(ROOT)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", path)

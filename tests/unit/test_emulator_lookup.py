@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import emulator
+from oncetask.cli.dev import emulator
 from tests.emulator import EmulatorError, Missing, Running, Startable, locate, running_emulator
 
 ROOT = Path(__file__).parents[2]
@@ -162,7 +162,7 @@ class TestRunning:
         """What was started ends when the process that started it is killed, which can clean nothing up."""
         program = (
             "import sys, tempfile\n"
-            "from tests.emulator import _process\n"
+            "from oncetask.cli.dev.emulator import _process\n"
             "with tempfile.TemporaryFile() as log, _process(['/bin/sh', '-c', sys.argv[1]], log):\n"
             "    sys.stdin.read()\n"
         )

@@ -63,7 +63,7 @@ class Connection:
         # The library has no public names for these.
         self.database: str = client._database_string  # noqa: SLF001
         self.metadata = tuple(client._rpc_metadata)  # noqa: SLF001  # carries the emulator's token
-        self.on_emulator = client._emulator_host is not None  # noqa: SLF001  # as above
+        self.emulator: str | None = client._emulator_host  # noqa: SLF001  # as above
         self.where = f"Firestore {self.database} at {client._target}"  # noqa: SLF001
 
     @classmethod

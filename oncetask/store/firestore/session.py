@@ -56,6 +56,7 @@ class Session:
         self._idle.set()
         self.clock = clock
         self.client = connection.client
+        self.emulator = connection.emulator
         self.rpc = Rpc(connection, clock=clock, counters=counters, timeout=rpc_timeout)
         self.names = Names(connection.database, env)
         self._where = where = connection.where
@@ -64,7 +65,7 @@ class Session:
         self._commits = GroupCommit(sender.send)
         self.joint = JointCommit(self.commit, patience=patience)
         explain = partial(unavailable, doing="listening", where=where)
-        self.listener = Listener(self.rpc.listen, explain=explain, on_emulator=connection.on_emulator)
+        self.listener = Listener(self.rpc.listen, explain=explain, on_emulator=connection.emulator is not None)
 
     async def learn_time(self) -> None:
         """Read something, so that the clock is known, and with it whether the database can be used at all."""

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from oncetask.clock import Clock
     from oncetask.lifecycle import Transition
     from oncetask.lock import Lock, LockChange
-    from oncetask.store import Cursor, Feed
+    from oncetask.store import Cursor, Diagnosis, Feed
     from oncetask.task import Task, TaskStatus
 
 __all__ = ["FirestoreStore"]
@@ -246,6 +246,13 @@ class FirestoreStore(TaskStore):
     def _reference(self, batch: Any, task_id: str) -> Any:
         """Name a document for the client that the caller's transaction or batch belongs to."""
         return batch._client.document(f"oncetask/{self.env}/onceTasks/{task_id}")  # noqa: SLF001  # no public name
+
+    async def diagnose(self) -> Sequence[Diagnosis]:
+        """Look whether indexes and rules are deployed."""
+        from oncetask.store.firestore.diagnosis import diagnose  # noqa: PLC0415  # no function needs to load it
+
+        async with self._use() as session:
+            return await diagnose(session)
 
     @asynccontextmanager
     async def _use(self) -> AsyncIterator[Session]:

@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from oncetask import App, SyncClient, connect, connect_sync, lifecycle
 from oncetask.cli.entry import run
 from oncetask.recurrence import Plan
 from oncetask.schedules import reconcile
+from tests.integration.cli.running import Running
 from tests.integration.places import FilePlace
 
 JOBS = """
@@ -100,6 +102,7 @@ class Answer:
 
 
 Cli = Callable[..., Answer]
+Command = Callable[..., Running]
 Person = Callable[..., list[str]]
 Declare = Callable[[App], None]
 Spawn = Callable[[str, datetime], str]
@@ -140,6 +143,18 @@ def cli(
 
     yield call
     logging.getLogger("oncetask").setLevel(level)
+
+
+@pytest.fixture
+def command(folder: Path, place: FilePlace) -> Iterator[Command]:
+    """Starts commands in processes of their own, which work on the test's store; none outlives the test."""
+    with ExitStack() as running:
+
+        def start(*arguments: str, tells: bool = True, **variables: str) -> Running:
+            environment = {**place.environment, **variables}
+            return running.enter_context(Running(*arguments, environment=environment, tells=tells))
+
+        yield start
 
 
 @pytest.fixture

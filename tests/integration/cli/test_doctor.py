@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -138,6 +139,52 @@ def test_schedules_of_kinds_without_a_handler_are_named(cli: Cli, client: SyncCl
     client.cancel_task("unhandled")
     (finding,) = cli("doctor", "--app", "jobs:app", "--json").json["findings"]
     assert finding["message"].startswith("1 open task of kind 'other', ")
+
+
+def notes(cli: Cli) -> dict[str, str]:
+    """Give what a visit tells beside what is wrong."""
+    return {note["about"]: note["message"] for note in cli("doctor", "--json").json["notes"]}
+
+
+def test_paused_kinds_are_told(cli: Cli, client: SyncClient) -> None:
+    """A pause is nothing wrong: kinds that are paused are told, with the tasks that wait for that."""
+    assert notes(cli)["paused"] == "no kind"
+    client.enqueue_many([Greet(), Greet()])
+    client.pause_kind("greet")
+    client.pause_kind("other")
+    assert notes(cli)["paused"] == "greet (2 open tasks), other (0 open tasks)"
+    assert findings(cli) == []
+    assert "paused   greet (2 open tasks), other (0 open tasks)\n" in cli("doctor").out
+
+
+def test_who_wakes_and_who_may_call_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are what the environment variables here say, and nobody where they say nothing."""
+    told = notes(cli)
+    assert told["waker"].startswith("nobody, ")
+    assert told["callers"].startswith("on this machine only ")
+    monkeypatch.setenv("ONCETASK_WAKE", "http")
+    monkeypatch.setenv("ONCETASK_WAKE_URL", "https://tick.example.com")
+    monkeypatch.setenv("ONCETASK_AUTH", "iam")
+    told = notes(cli)
+    assert (told["waker"], told["callers"]) == (
+        "http, at https://tick.example.com (ONCETASK_WAKE)",
+        "iam (ONCETASK_AUTH)",
+    )
+
+
+def test_nonsense_about_callers_is_wrong(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ONCETASK_AUTH with which no service would start is a finding."""
+    monkeypatch.setenv("ONCETASK_AUTH", "oidc")
+    assert findings(cli) == [("callers", None)]
+    assert "WRONG    callers: ONCETASK_AUDIENCE must be set" in cli("doctor").out
+
+
+def test_without_the_extra_it_does_not_know_who_may_call(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no library for HTTP is installed the rest is told all the same."""
+    for name in [name for name in sys.modules if name.startswith("oncetask.http")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "starlette", None)
+    assert notes(cli)["callers"].startswith("not checked: this command needs starlette, ")
 
 
 @pytest.mark.parametrize(("most", "scanned", "complete"), [("5", 5, True), ("4", 4, False), ("1", 1, False)])

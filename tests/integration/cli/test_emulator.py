@@ -62,6 +62,18 @@ def test_a_task_can_be_followed(oncetask: Oncetask, project_id: str) -> None:
     assert oncetask("show", "greet:1").stderr == "error: no task has the id 'greet:1' in this environment\n"
 
 
+def test_a_kind_can_be_paused_and_a_tick_runs_the_rest(oncetask: Oncetask) -> None:
+    """Pause, tick, resume and doctor agree about a kind."""
+    assert oncetask("enqueue", "greet", '{"name": "Ada"}').returncode == 0
+    assert oncetask("pause", "--kind", "greet").stdout == "paused 1 kind\n"
+    assert json.loads(oncetask("tick", "jobs:app", "--json").stdout)["claimed"] == 0
+    notes = {note["about"]: note["message"] for note in json.loads(oncetask("doctor", "--json").stdout)["notes"]}
+    assert notes["paused"] == "greet (1 open task)"
+    assert notes["indexes"] == "not checked: an emulator needs none"
+    assert oncetask("resume", "--kind", "greet").returncode == 0
+    assert json.loads(oncetask("tick", "jobs:app", "--json").stdout)["completed"] == 1
+
+
 def test_many_are_cancelled_at_once(oncetask: Oncetask) -> None:
     """A resource key and a kind mean the same tasks on Firestore: each open one is cancelled once."""
     for task_id, key in (("a", "ada"), ("b", "ada"), ("c", "bob")):

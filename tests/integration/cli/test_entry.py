@@ -13,7 +13,7 @@ from tests.integration.cli.conftest import Cli
 from tests.integration.places import FilePlace
 
 COMMANDS = (
-    *("demo", "worker", "enqueue", "list", "show", "cancel", "reset", "delete"),
+    *("demo", "dev", "worker", "tick", "serve", "enqueue", "list", "show", "cancel", "reset", "delete"),
     *("schedules", "pause", "resume", "stats", "doctor"),
 )
 
@@ -24,15 +24,15 @@ class Big(Payload):
     text: str
 
 
-def test_help_loads_no_google_library(tmp_path: Path) -> None:
-    """`oncetask --help` does not wait for google-cloud-firestore, grpc or google.auth to be imported."""
+def test_help_loads_no_large_library(tmp_path: Path) -> None:
+    """`oncetask --help` does not wait for google-cloud-firestore, grpc, google.auth or a web server to be imported."""
     look = "import oncetask.cli.entry as e, sys; e.run(['--help']); print(sorted(sys.modules), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", look], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "oncetask" in done.stdout
     assert "'oncetask.cli.demo'" in done.stderr
     assert not [
         name
-        for name in ("google.cloud.firestore", "google.auth", "google.api_core", "grpc")
+        for name in ("google.cloud.firestore", "google.auth", "google.api_core", "grpc", "uvicorn", "starlette")
         if f"'{name}" in done.stderr
     ]
 

@@ -88,3 +88,45 @@ def test_hundreds_at_once(cli: Cli, client: SyncClient) -> None:
     many = [f"g{number}" for number in range(150)]
     client.enqueue_many([Report()] * 150, task_ids=many, recurrence=DAILY)
     assert cli("pause", *many).out == "paused 150 schedules\n"
+
+
+def test_kinds_pause_and_go_on(cli: Cli, client: SyncClient) -> None:
+    """Tasks of a paused kind wait until it is resumed; it is told how many there are."""
+    client.enqueue(Report())
+    answer = cli("pause", "--kind", "report", "--kind", "other", "--kind", "report")
+    told = "other: 0 open tasks"
+    assert (answer.code, answer.out, answer.err) == (0, "paused 2 kinds\n", f"report: 1 open task\n{told}\n")
+    assert client.paused_kinds() == ["other", "report"]
+    assert cli("resume", "--kind", "report").out == "resumed 1 kind\n"
+    assert client.paused_kinds() == ["other"]
+
+
+def test_each_kind_has_its_answer(cli: Cli, client: SyncClient) -> None:
+    """What is paused already, or was never paused, makes it exit with 1; the others are changed all the same."""
+    client.pause_kind("a")
+    answer = cli("pause", "--kind", "a", "--kind", "b", "--json")
+    assert (answer.code, answer.json) == (1, {"paused": ["b"], "notPaused": ["a"], "notFound": []})
+    assert answer.error["message"] == "not paused: a (paused already)"
+    answer = cli("resume", "--kind", "c", "--kind", "b")
+    assert (answer.code, answer.out) == (1, "resumed 1 kind\n")
+    assert answer.err.splitlines()[-1] == "error: not resumed: c (not paused)"
+
+
+@pytest.mark.parametrize("command", ["pause", "resume"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give the ids of schedules, or --kind with a kind of tasks"),
+        (("a", "--kind", "b"), "give the ids of schedules, or --kind, not both"),
+        (("--kind", "a", "--kind", "Send Email"), "kind must be 1 to 100 of the characters"),
+    ],
+)
+def test_what_is_meant_has_to_be_said(
+    cli: Cli, client: SyncClient, command: str, arguments: tuple[str, ...], message: str
+) -> None:
+    """Ids or kinds, and kinds that can be such; nothing is changed otherwise."""
+    client.pause_kind("z")
+    answer = cli(command, *arguments)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith(f"error: {message}")
+    assert client.paused_kinds() == ["z"]

@@ -189,6 +189,7 @@ def test_stats_counts_kinds_and_statuses(cli: Cli, client: SyncClient, foreign: 
         "kinds": {"greet": {"waiting": 1, "pending": 2, "done-failed": 1}},
         "totals": {"waiting": 1, "pending": 2, "done-failed": 1},
         "total": 4,
+        "paused": [],
     }
 
 
@@ -196,4 +197,20 @@ def test_stats_of_nothing_is_empty(cli: Cli) -> None:
     """A store without tasks has nothing to count, and says so on stderr."""
     answer = cli("stats")
     assert (answer.code, answer.out, answer.err.partition(":")[0]) == (0, "", "no tasks")
-    assert cli("stats", "--json").json == {"kinds": {}, "totals": {}, "total": 0}
+    assert cli("stats", "--json").json == {"kinds": {}, "totals": {}, "total": 0, "paused": []}
+
+
+def test_stats_marks_paused_kinds(cli: Cli, client: SyncClient, foreign: Foreign) -> None:
+    """A kind that is paused is marked, also one that has no task."""
+    client.enqueue(Greet())
+    foreign({"o": {**FAILED, "kind": "other"}})
+    client.pause_kind("greet")
+    client.pause_kind("third")
+    assert cli("stats").lines == [
+        ["kind", "pending", "done-failed", "total", "paused"],
+        ["greet", "1", "0", "1", "paused"],
+        ["other", "0", "1", "1", ""],
+        ["third", "0", "0", "0", "paused"],
+        ["total", "1", "1", "2", ""],
+    ]
+    assert cli("stats", "--json").json["paused"] == ["greet", "third"]

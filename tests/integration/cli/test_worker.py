@@ -2,89 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from oncetask import Payload, SyncClient, Task
-from tests.integration.cli.conftest import Cli
+from oncetask import SyncClient
+from tests.integration.cli.conftest import Cli, Command
+from tests.integration.cli.running import Greet, Hold, Sleep, wait_until_leased
 from tests.integration.places import FilePlace
 
 
-class Greet(Payload, kind="greet"):
-    """Ends at once."""
-
-    name: str
-
-
-class Hold(Payload, kind="hold"):
-    """Runs in a thread until the test writes to the pipe."""
-
-    fifo: str
-
-
-class Sleep(Payload, kind="sleep"):
-    """Never ends by itself."""
-
-    in_thread_on: str | None = None
-
-
-class Running:
-    """A worker process."""
-
-    def __init__(self, *options: str, environment: dict[str, str]) -> None:
-        """Start it, and wait until it works."""
-        command = [sys.executable, "-m", "oncetask", "worker", "jobs:app", "--json", *options]
-        self.process = subprocess.Popen(
-            command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        assert self.process.stdout is not None
-        self.started: dict[str, Any] = json.loads(self.process.stdout.readline() or "{}")
-
-    def log_until(self, message: str) -> list[str]:
-        """Read the log until it says so; gives its messages."""
-        assert self.process.stderr is not None
-        messages: list[str] = []
-        for line in self.process.stderr:
-            messages.append(json.loads(line)["message"])
-            if message in messages[-1]:
-                return messages
-        pytest.fail(f"the worker ended without saying {message!r}, but {messages}")
-
-    def ended(self) -> tuple[int, str, str]:
-        """Wait for its end; gives exit code and the rest of its output."""
-        out, err = self.process.communicate()
-        return self.process.returncode, out, err
-
-
 @pytest.fixture
-def start(folder: Path, place: FilePlace) -> Iterator[Callable[..., Running]]:
-    """Starts workers of the user's program, and sees that none outlives the test."""
-    workers: list[Running] = []
-
-    def started(*options: str) -> Running:
-        workers.append(Running(*options, environment=place.environment))
-        return workers[-1]
-
-    yield started
-    for worker in workers:
-        worker.process.kill()
-        worker.process.communicate()
+def start(command: Command) -> Command:
+    """Starts workers of the user's program."""
+    return partial(command, "worker", "jobs:app")
 
 
-def wait_until_leased(client: SyncClient, task_id: str) -> Task:
-    """Watch the task until a worker has it."""
-    return next(task for task in client.watch(task_id) if task.status == "leased")
-
-
-def test_it_runs_tasks_and_says_where(start: Callable[..., Running], client: SyncClient, place: FilePlace) -> None:
+def test_it_runs_tasks_and_says_where(start: Command, client: SyncClient, place: FilePlace) -> None:
     """It tells store, environment and kinds once it works, and runs what is enqueued meanwhile."""
     worker = start()
     kinds = ["greet", "hold", "sleep"]
@@ -96,7 +35,7 @@ def test_it_runs_tasks_and_says_where(start: Callable[..., Running], client: Syn
     assert client.wait(receipt.task_id, timeout=30).result == {"greeting": "Hello Ada"}
 
 
-def test_a_failed_task_is_in_the_log(start: Callable[..., Running], client: SyncClient) -> None:
+def test_a_failed_task_is_in_the_log(start: Command, client: SyncClient) -> None:
     """A log line of a task is JSON that names the task, its kind and its attempt."""
     worker = start()
     client.enqueue(Greet(name="nobody"), task_id="t")
@@ -104,16 +43,14 @@ def test_a_failed_task_is_in_the_log(start: Callable[..., Running], client: Sync
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_drains(
-    start: Callable[..., Running], client: SyncClient, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_signal_drains(start: Command, client: SyncClient, tmp_path: Path, number: signal.Signals) -> None:
     """At SIGTERM or Ctrl-C it lets a running task end, records it, claims nothing more, and exits with 0."""
     os.mkfifo(tmp_path / "pipe")
     worker = start("--concurrency", "1", "--grace", "30")
     client.enqueue(Hold(fifo=str(tmp_path / "pipe")), task_id="first")
     wait_until_leased(client, "first")
     client.enqueue(Greet(name="late"), task_id="second")
-    worker.process.send_signal(number)
+    worker.stop(number)
     worker.log_until("asked to stop; 1 tasks run, and have 30 s to end")
     (tmp_path / "pipe").write_text("go on")
     code, out, _ = worker.ended()
@@ -122,39 +59,37 @@ def test_a_signal_drains(
     assert client.get_task("second").status == "pending"
 
 
-def test_what_does_not_end_in_time_is_given_back(start: Callable[..., Running], client: SyncClient) -> None:
+def test_what_does_not_end_in_time_is_given_back(start: Command, client: SyncClient) -> None:
     """At the end of the grace a running task is aborted and pending again, its attempt unspent; exit code 0."""
     worker = start("--grace", "0")
     client.enqueue(Sleep(), task_id="t")
     wait_until_leased(client, "t")
-    worker.process.send_signal(signal.SIGTERM)
+    worker.stop(signal.SIGTERM)
     assert worker.ended()[0] == 0
     assert (client.get_task("t").status, client.get_task("t").attempts) == ("pending", 0)
 
 
-def test_a_thread_that_hangs_does_not_keep_it(
-    start: Callable[..., Running], client: SyncClient, tmp_path: Path
-) -> None:
+def test_a_thread_that_hangs_does_not_keep_it(start: Command, client: SyncClient, tmp_path: Path) -> None:
     """A handler's thread that never ends is told of and left behind."""
     os.mkfifo(tmp_path / "pipe")
     worker = start("--grace", "0")
     client.enqueue(Sleep(in_thread_on=str(tmp_path / "pipe")), task_id="t")
     wait_until_leased(client, "t")
-    worker.process.send_signal(signal.SIGTERM)
+    worker.stop(signal.SIGTERM)
     code, _, err = worker.ended()
     assert code == 0
     assert "handlers are still running; not waiting for them" in err
     assert client.get_task("t").status == "pending"
 
 
-def test_a_second_interrupt_ends_it_at_once(start: Callable[..., Running], client: SyncClient) -> None:
+def test_a_second_interrupt_ends_it_at_once(start: Command, client: SyncClient) -> None:
     """The second Ctrl-C waits for nothing (130 in a shell), and the task stays leased until its lease runs out."""
     worker = start("--grace", "600")
     client.enqueue(Sleep(), task_id="t")
     wait_until_leased(client, "t")
-    worker.process.send_signal(signal.SIGINT)
+    worker.stop(signal.SIGINT)
     worker.log_until("asked to stop")
-    worker.process.send_signal(signal.SIGINT)
+    worker.stop(signal.SIGINT)
     assert worker.ended()[0] == -signal.SIGINT
     assert client.get_task("t").status == "leased"
 
@@ -162,7 +97,7 @@ def test_a_second_interrupt_ends_it_at_once(start: Callable[..., Running], clien
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("jobs:empty",), "jobs:empty has no handler, so there is nothing that a worker could run"),
+        (("jobs:empty",), "jobs:empty has no handler, so there is nothing that it could run"),
         (("nojobs:app",), "there is no module 'nojobs'"),
         (("jobs:app", "--concurrency", "0"), "concurrency must be a whole number, 1 or more, not 0"),
         (("jobs:app", "--grace", "-1"), "grace must be zero or more"),

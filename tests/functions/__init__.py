@@ -1,0 +1,1 @@
+"""Cloud Functions: `functions/` served by the real framework, and what `oncetask.functions` makes of requests."""
