@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from oncetask import lifecycle
@@ -14,7 +15,6 @@ from oncetask.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
 
     from oncetask.store import TaskFilter, TaskStore, Written
     from oncetask.telemetry import Telemetry
@@ -52,19 +52,22 @@ class Changes:
     async def of(self, tasks: Sequence[Task], event: Event) -> int:
         """Apply an event to tasks that were just read; counts those that it changed."""
         done = await self._change_once(tasks, event)
+        await self._wake_for(done.due)
         changed = done.changed + await self.by_ids(done.again, event)
         _raise_first(done.errors, changed)
         return changed
 
     async def all(self, which: TaskFilter, event: Event) -> int:
         """Apply an event to all tasks that a filter finds; counts those that it changed."""
-        changed, after, full, errors = 0, None, True, list[OncetaskError]()
+        changed, after, full, errors, due = 0, None, True, list[OncetaskError](), list[datetime]()
         while full:
             found = await self._store.find(which, limit=_CHUNK, after=after)
             done = await self._change_once(found, event)
             changed += done.changed + await self.by_ids(done.again, event)
             errors += done.errors
+            due += done.due
             full, after = len(found) == _CHUNK, found[-1].id if found else None
+        await self._wake_for(due)
         _raise_first(errors, changed)
         return changed
 
@@ -74,13 +77,15 @@ class Changes:
 
     async def _each_by_id(self, ids: Iterable[str], change: _Change) -> int:
         """Count what changes; a task that somebody else changed meanwhile is read and judged again."""
-        changed, errors, (left, unfit) = 0, list[OncetaskError](), sort_out_ids(ids)
+        changed, errors, due, (left, unfit) = 0, list[OncetaskError](), list[datetime](), sort_out_ids(ids)
         while left:
             chunk, left = left[:_CHUNK], left[_CHUNK:]
             done = await change([task for task in await self._store.get(chunk) if task is not None])
             changed += done.changed
             errors += done.errors
+            due += done.due
             left += done.again
+        await self._wake_for(due)
         if unfit:
             more = f" and {len(unfit) - 1} more" if len(unfit) > 1 else ""
             msg = f"ids: {unfit[0]}{more}; {changed} of the others were changed as asked"
@@ -96,14 +101,17 @@ class Changes:
         applied = [transition for transition, one in zip(transitions, written, strict=True) if one.applied]
         for transition in applied:
             self._telemetry.changed(transition)
-        if due := [transition.after.due_at for transition in applied if transition.after.due_at is not None]:
-            await self._wake(min(due))
-        return _counted([t.before for t in transitions], written)
+        due = [transition.after.due_at for transition in applied if transition.after.due_at is not None]
+        return _counted([t.before for t in transitions], written, due)
 
     async def _delete_once(self, tasks: Sequence[Task]) -> _Done:
         now = await self._store.now()
         free = [task for task in tasks if lifecycle.may_delete(task, now)]
         return _counted(free, await self._store.delete(free))
+
+    async def _wake_for(self, due: Sequence[datetime]) -> None:
+        if due:
+            await self._wake(min(due))
 
 
 class _Done(NamedTuple):
@@ -114,12 +122,14 @@ class _Done(NamedTuple):
     """The ids of those that somebody else changed meanwhile: to be read again."""
     errors: list[OncetaskError]
     """Of those that cannot be written."""
+    due: Sequence[datetime]
+    """When somebody has to look at those that were changed."""
 
 
-def _counted(tasks: Sequence[Task], written: Sequence[Written]) -> _Done:
+def _counted(tasks: Sequence[Task], written: Sequence[Written], due: Sequence[datetime] = ()) -> _Done:
     errors = [one.error for one in written if one.error is not None]
     again = [task.id for task, one in zip(tasks, written, strict=True) if not one.applied and one.error is None]
-    return _Done(len(tasks) - len(again) - len(errors), again, errors)
+    return _Done(len(tasks) - len(again) - len(errors), again, errors, due)
 
 
 def _raise_first(errors: Sequence[OncetaskError], changed: int) -> None:

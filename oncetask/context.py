@@ -7,6 +7,7 @@ import logging
 import threading
 from contextvars import ContextVar
 from copy import copy
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, Unpack
 
@@ -49,17 +50,20 @@ _ERRORS: dict[AbortReason, type[OncetaskError]] = {
 }
 
 
-class Budget(NamedTuple):
+@dataclass(slots=True)
+class Budget:
     """The time that a tick has: nothing runs beyond its end."""
 
     total: float
     """Seconds."""
     ends: float
     """A reading of this machine's monotonic clock."""
+    lost: float = 0.0
+    """Seconds that passed before anything could be run: the store and the App's lifespan had to be opened."""
 
     def is_whole(self, reading: float) -> bool:
         """Tell whether what starts now has the budget to itself, but for what it takes to find and claim it."""
-        return self.ends - reading >= _WHOLE * self.total
+        return self.ends - reading >= _WHOLE * self.total - self.lost
 
 
 class TimeLimit(NamedTuple):

@@ -7,76 +7,46 @@ and no write. Ticks may overlap: they claim as workers do.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+import logging
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from oncetask.clock import Duration, seconds
 from oncetask.context import AbortReason, Budget
 from oncetask.engine import Engine, checked_handlers
 from oncetask.errors import StoreUnavailable
-from oncetask.lifecycle import Step, is_generator, triage
+from oncetask.lifecycle import Step, is_held, present_for, triage
 from oncetask.processes import check_main
 from oncetask.store import Cursor
-from oncetask.task import Outcome
+from oncetask.tally import Tally, TickReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from oncetask.app import App
     from oncetask.client import Client
-    from oncetask.lifecycle import Transition
     from oncetask.task import Task
-    from oncetask.telemetry import Listener
 
 __all__ = ["TickReport", "tick"]
 
 _LONGEST_LEASE, _LEASE_MARGIN = 60.0, 10.0
 _RESERVE, _LONGEST_RESERVE = 0.1, 5.0
 _AFTER_BUDGET = 4.5
-_TO_CLAIM, _TO_END, _TO_WRITE = 1.0, 1.0, 1.0
+"""Seconds after its budget at which a tick has ended, whatever store and handlers do."""
+_TO_CLAIM, _TO_END, _TO_WRITE, _TO_LEAVE = 1.0, 1.0, 0.7, 0.2
 _GLANCE_SECONDS = 1.0
+_HEED_AFTER_SECONDS = 0.5
 _POLL_SECONDS = 30.0
+_FEW = 5
 _END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
 _MOMENT = timedelta(microseconds=1)
 _LOWEST_ID = "!"
 _CANCELLED: AbortReason = "shutdown"
 _SPENT: AbortReason = "budget"
-_CLAIMED = {"claimed", "cleanup-started"}
-_RETRIED = {"retried", "cleanup-retried", "rescued", "snoozed"}
-_INTERRUPTED = {"given-back", "attempt-given-back"}
-_ENDED = {
-    Outcome.COMPLETED: "completed",
-    Outcome.FAILED: "failed",
-    Outcome.CANCELLED: "cancelled",
-    Outcome.EXPIRED: "expired",
-}
+_log = logging.getLogger("oncetask")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TickReport:
-    """What a tick did. Counts are of tasks, and only of what was stored."""
-
-    claimed: int = 0
-    """Attempts that it began, cleanups and those of batches among them."""
-    completed: int = 0
-    failed: int = 0
-    """Ended `done-failed`."""
-    retried: int = 0
-    """Put back to run again: failed with tries left, snoozed, or left behind by a worker that died."""
-    cancelled: int = 0
-    """Ended `done-cancelled`."""
-    expired: int = 0
-    spawned: int = 0
-    """Occurrences of schedules."""
-    interrupted: int = 0
-    """Cut off by the end of the budget, and put back with their attempts unspent."""
-    next_due: datetime | None = None
-    """The next moment at which somebody has to look, as far as it is known; None: nothing waits."""
-    more: bool = False
-    """True where due tasks were left because the budget was spent: let the next tick begin at once."""
+T = TypeVar("T")
 
 
 async def tick(
@@ -94,8 +64,8 @@ async def tick(
     unspent; but one that had all of it has failed with `TaskTimeout`, since the next tick could do no more for it.
     Nothing is claimed in the last tenth of it (at most 5 s), so that little is begun in vain. `concurrency`: how many
     tasks run at a time. `linger`: so many seconds from its start it stays, as far as the budget goes, and takes what
-    becomes due meanwhile, to the second. `abort_grace`: seconds that a handler may take to end once it was told to
-    stop; it should be at most 3, so that the tick has ended five seconds after its budget.
+    becomes due meanwhile, to the second. `abort_grace`: seconds, at most 3, that a handler may take to end once it was
+    told to stop. 4.5 s after its budget the tick has ended, whatever hangs: a handler, the store, the App's lifespan.
 
     Being cancelled, it gives back what it runs. The App's schedules are brought about, and its lifespan is opened if
     there is something to run. In the end the client's waker, if it has one, is told when to look next. Raises
@@ -105,30 +75,31 @@ async def tick(
     handlers = checked_handlers(app, concurrency=concurrency, processes=None)
     total = seconds("budget", budget)
     stays, grace = seconds("linger", linger, zero=True), seconds("abort_grace", abort_grace, zero=True)
-    began = client.store.clock.monotonic()
-    await client.store.open()
-    tally = _Tally(client.telemetry)
-    limits = Budget(total, began + total)
-    drain = _Drain(client, limits, linger_until=began + stays, abort_grace=grace)
-    engine = Engine(
-        app,
-        handlers,
-        client,
-        concurrency=concurrency,
-        processes=None,
-        abort_grace=grace,
-        longest_lease=min(_LONGEST_LEASE, total + _LEASE_MARGIN),
-        poll=_POLL_SECONDS,
-        may_claim=drain.may_claim,
-        listener=tally,
-        budget=limits,
-    )
-    next_due, more = await drain.run(engine)
-    if more or next_due is not None:
-        with suppress(TimeoutError):  # a waker that takes longer goes on, but the tick has to answer
-            async with asyncio.timeout(max(0.0, limits.ends + _AFTER_BUDGET - client.store.clock.monotonic())):
-                await client.wake(None if more else next_due)
-    return TickReport(**tally.counts, next_due=next_due, more=more)
+    read = client.store.clock.monotonic
+    limits = Budget(total, read() + total)
+    tally = Tally(client.telemetry, is_over=lambda: read() >= limits.ends)
+    drain = _Drain(client, limits, linger_until=read() + stays, abort_grace=grace)
+
+    def make_engine() -> Engine:
+        return Engine(
+            app,
+            handlers,
+            client,
+            concurrency=concurrency,
+            processes=None,
+            abort_grace=grace,
+            longest_lease=min(_LONGEST_LEASE, total + _LEASE_MARGIN),
+            poll=_POLL_SECONDS,
+            may_claim=drain.may_claim,
+            listener=tally,
+            budget=limits,
+        )
+
+    next_due, more = await drain.run(make_engine)
+    if more or next_due is not None:  # a waker that takes longer goes on, but the tick has to answer
+        waking = asyncio.ensure_future(client.wake(None if more else next_due))
+        await asyncio.wait({waking}, timeout=max(0.0, limits.ends + _AFTER_BUDGET - read()))
+    return tally.report(next_due, more=more)
 
 
 class _Drain:
@@ -143,34 +114,62 @@ class _Drain:
         self._linger_until = linger_until
         self._abort_grace = abort_grace
         self._stopping = False
+        self._engine: Engine
+        self._lingered = 0.0
 
     def may_claim(self) -> bool:
         """Tell whether there is budget left for further tasks."""
         return not self._stopping and self._read() < self._claims_until
 
-    async def run(self, engine: Engine) -> tuple[datetime | None, bool]:
+    async def run(self, make_engine: Callable[[], Engine]) -> tuple[datetime | None, bool]:
         """Drain; gives when to look again, and whether due tasks were left. Raises StoreUnavailable."""
-        self._engine = engine
+        first = await self._within(self._budget.ends, self._look(make_engine))
+        if not self._is_due(first):
+            return await self._within(self._budget.ends, self._next_due(first)), False
+        await self._work()
+        try:
+            return await self._within(self._budget.ends + _AFTER_BUDGET, self._look_ahead())
+        except StoreUnavailable as error:
+            _log.warning("when to look again is not known: %s", error)
+            return None, True
+
+    async def _within(self, until: float, asking: Coroutine[Any, Any, T]) -> T:
+        """Ask the store something, no longer than until then. Raises StoreUnavailable where it does not answer."""
+        answer = asyncio.ensure_future(asking)
+        try:
+            await asyncio.wait({answer}, timeout=max(_TO_LEAVE, until - self._read()))
+        finally:
+            if not answer.done():
+                answer.cancel()
+        if answer.done():
+            return answer.result()
+        msg = f"{self._store.url} did not answer within the budget of the tick, {self._budget.total:g} s"
+        raise StoreUnavailable(msg)
+
+    # -- finding ------------------------------------------------------------------------------------------------------
+
+    async def _look(self, make_engine: Callable[[], Engine]) -> Task | None:
+        """Give the first task of the line, once it is due or there is no time to linger for it."""
+        await self._store.open()
+        self._engine = engine = make_engine()
         room = engine.slots.room
         first, is_new = await asyncio.gather(self._first(room.unpaused), engine.begin())
         if room.paused:
             await engine.timekeeper.look(room.paused)
         if room.paused or is_new:  # what was found first was found in ignorance
             first = await self._first(room.unpaused)
-        while not self._is_due(first):
-            wait = min(_GLANCE_SECONDS, self._wait_for(first))
-            if not self.may_claim() or self._read() + wait >= self._linger_until:
-                return (None if first is None else first.due_at), False
-            await asyncio.sleep(wait)
+        while not self._is_due(first) and self.may_claim() and self._read() < self._linger_until:
+            began = self._read()
+            await asyncio.sleep(min(_GLANCE_SECONDS, self._wait_for(first), self._linger_until - began))
+            await engine.refresh()
             first = await self._first(room.unpaused)
-        async with engine.working():
-            await self._run_what_is_due()
-        return await self._look_ahead()
-
-    # -- finding ------------------------------------------------------------------------------------------------------
+            self._lingered += self._read() - began
+        return first
 
     async def _first(self, kinds: frozenset[str], after: Cursor | None = None) -> Task | None:
         """Read the first task of the line, due or not."""
+        if not kinds:
+            return None
         found = await self._store.due(kinds, now=_END_OF_TIME, limit=1, after=after)
         return found[0] if found else None
 
@@ -178,30 +177,65 @@ class _Drain:
         return first is not None and self._wait_for(first) <= 0
 
     def _wait_for(self, first: Task | None) -> float:
+        """Give the seconds until the first task is due; a glance where there is none."""
         if first is None or first.due_at is None:
             return _GLANCE_SECONDS
-        return (first.due_at - self._store.clock.now().latest).total_seconds()
+        return (first.due_at - present_for(first, self._store.clock.now())).total_seconds()
+
+    async def _next_due(self, first: Task | None) -> datetime | None:
+        """Give the next moment to look at; a kind that is paused has generators all the same."""
+        moments = [] if first is None or first.due_at is None else [first.due_at]
+        if paused := self._engine.slots.room.paused:
+            generators = await self._store.due(paused, now=_END_OF_TIME, limit=1, generators=True)
+            moments += [task.due_at for task in generators if task.due_at is not None]
+        return min(moments, default=None)
 
     async def _look_ahead(self) -> tuple[datetime | None, bool]:
-        """Say when to look again, and whether what is due was left for want of budget."""
-        kinds, is_spent = self._engine.slots.room.unpaused, self._read() >= self._claims_until
-        try:
-            first = await self._first(kinds)
-            if first is None or not self._is_due(first):
-                return (None if first is None else first.due_at), False
-            if is_spent:
-                return first.due_at, True
-            # Due, and not taken: somebody else has it, or its key; or it is for a newer version.
-            now = self._store.clock.now()
-            following = await self._first(kinds, after=Cursor(now.latest + _MOMENT, _LOWEST_ID))
-            moments = [] if following is None or following.due_at is None else [following.due_at]
-            if triage(first, now) is not Step.LEAVE:
-                moments.append(now.latest + timedelta(seconds=_LONGEST_LEASE))
-            return min(moments, default=None), False
-        except StoreUnavailable:
-            return None, True
+        """Say when to look again, and whether anything is due that was left."""
+        kinds = self._engine.slots.room.unpaused
+        first = await self._first(kinds)
+        if not self._is_due(first):
+            return await self._next_due(first), False
+        now = self._store.clock.now()
+        found = await self._store.due(kinds, now=now.latest, limit=_FEW)
+        if any(self._engine.line.is_news(task) for task in found):
+            return found[0].due_at, True
+        # Due, and not taken: somebody else has it, or its key; or it is for a newer version.
+        moment = await self._next_due(await self._first(kinds, after=Cursor(now.latest + _MOMENT, _LOWEST_ID)))
+        moments = [] if moment is None else [moment]
+        if any(triage(task, now) is not Step.LEAVE or is_held(task, now) for task in found):
+            moments.append(now.latest + timedelta(seconds=_LONGEST_LEASE))
+        return min(moments, default=None), False
 
     # -- running ------------------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        """Run what is due, within the App's lifespan; neither may keep the tick beyond its end.
+
+        All of it is one task, so that a lifespan is closed where it was opened.
+        """
+        opened = asyncio.get_running_loop().create_future()
+        working = asyncio.ensure_future(self._run_in_lifespan(opened))
+        try:
+            await asyncio.wait({working, opened}, timeout=self._left(0.0), return_when=asyncio.FIRST_COMPLETED)
+            if opened.done():
+                await asyncio.wait({working}, timeout=self._left(_AFTER_BUDGET - 2 * _TO_LEAVE))
+        except asyncio.CancelledError:
+            working.cancel()
+            await _done(working, timeout=_TO_CLAIM + _TO_END + _TO_WRITE + _TO_LEAVE)
+            raise
+        if not working.done():
+            _log.error("the App's lifespan did not %s within the tick", "close" if opened.done() else "open")
+            working.cancel()
+            await asyncio.wait({working}, timeout=_TO_LEAVE)
+        elif not working.cancelled():
+            working.result()
+
+    async def _run_in_lifespan(self, opened: asyncio.Future[None]) -> None:
+        async with self._engine.working():
+            self._budget.lost = self._budget.total - (self._budget.ends - self._read()) - self._lingered
+            opened.set_result(None)
+            await self._run_what_is_due()
 
     async def _run_what_is_due(self) -> None:
         """Claim and run until nothing is left or the budget is spent; then nothing runs any more, however it ended."""
@@ -212,74 +246,66 @@ class _Drain:
             asyncio.create_task(self._heed_pauses()),
         }
         try:
-            await asyncio.wait({feeding})
-            await engine.wait(self._budget.ends - self._read())  # also where the store failed: what runs may end
+            await asyncio.wait({feeding}, timeout=self._left(0.0))
+            await engine.wait(self._left(0.0))  # also where the store failed: what runs may end
             reason = _SPENT
         finally:
             self._stopping = True
             engine.slots.changed.set()
-            await asyncio.shield(self._wind_up(feeding, beside, reason))
-        feeding.result()
+            to_end = self._abort_grace if reason == _SPENT else min(self._abort_grace, _TO_END)
+            leaving = asyncio.ensure_future(self._leave(feeding, beside))
+            winding_up = asyncio.ensure_future(engine.end_all(reason, to_end=to_end, to_write=_TO_WRITE))
+            await asyncio.shield(asyncio.wait({leaving, winding_up}))
+        if not feeding.cancelled():
+            feeding.result()
+        elif reason == _SPENT:
+            msg = f"{self._store.url} did not answer within the budget of the tick, {self._budget.total:g} s"
+            raise StoreUnavailable(msg)
 
     async def _feed(self) -> None:
         """Keep the slots full as long as something is due, or may become so while the tick lingers."""
-        engine = self._engine
-        with _timers(engine.slots.changed.set, self._claims_until - self._read(), self._linger_until - self._read()):
+        engine, slots = self._engine, self._engine.slots
+        with _timers(slots.changed.set, self._claims_until - self._read(), self._linger_until - self._read()):
             last = self._read()
             while self.may_claim():
-                is_idle, lingers = not engine.runs, self._read() < self._linger_until
-                listens = lingers if is_idle else self._read() - last > _GLANCE_SECONDS
-                if is_idle:
+                if is_idle := not engine.runs:
                     await engine.line.rest()  # what has ended may have left something, a task that it enqueued, say
+                    if not self.may_claim():  # a ring for that may just have been missed
+                        return
+                lingers = self._read() < self._linger_until
+                listens = lingers if is_idle else self._read() - last > _GLANCE_SECONDS
                 if await engine.take(waits=listens):
                     last = self._read()
-                elif engine.runs and not listens:
-                    await _set(engine.slots.changed, timeout=_GLANCE_SECONDS)
+                elif (engine.runs and not listens) or slots.is_held_up:
+                    await _set(slots.changed, timeout=_GLANCE_SECONDS)
                 elif is_idle and not lingers:
                     return
 
     async def _heed_pauses(self) -> None:
         """Follow which kinds are paused; but few ticks last so long that what they have read first is old."""
-        await asyncio.sleep(_GLANCE_SECONDS)
+        await asyncio.sleep(_HEED_AFTER_SECONDS)
         await self._engine.heed_settings()
 
-    async def _wind_up(self, feeding: asyncio.Task[None], beside: set[asyncio.Task[None]], reason: AbortReason) -> None:
-        engine = self._engine
+    async def _leave(self, feeding: asyncio.Task[None], beside: set[asyncio.Task[None]]) -> None:
+        """Stop looking for tasks. A claim that is on its way may arrive, so that nothing is left claimed."""
         await asyncio.wait({feeding}, timeout=_TO_CLAIM)
         for running in (feeding, *beside):
             running.cancel()
-        await asyncio.wait({feeding, *beside})
-        await engine.line.aclose()
-        to_end = self._abort_grace if reason == _SPENT else min(self._abort_grace, _TO_END)
-        await engine.end_all(reason, to_end=to_end, to_write=_TO_WRITE)
+        await asyncio.wait({feeding, *beside}, timeout=_TO_LEAVE)
+        await asyncio.wait({asyncio.ensure_future(self._engine.line.aclose())}, timeout=_TO_LEAVE)
+
+    def _left(self, extra: float) -> float:
+        """Give the seconds until so many after the budget's end."""
+        return max(0.0, self._budget.ends + extra - self._read())
 
 
-class _Tally:
-    """Counts what is stored, and passes it on."""
-
-    def __init__(self, listener: Listener) -> None:
-        """`listener`: is told as well."""
-        self._listener = listener
-        self.counts: Counter[str] = Counter()
-        """By the names that the report has for them."""
-
-    def changed(self, transition: Transition) -> None:
-        """Count a change."""
-        self._listener.changed(transition)
-        before, after = transition.before, transition.after
-        if transition.event in _CLAIMED:
-            self.counts["claimed"] += 1
-        elif transition.event in _RETRIED:
-            self.counts["retried"] += 1
-        elif transition.event in _INTERRUPTED:
-            self.counts["interrupted"] += 1
-        if after.outcome is not None and before.outcome is None and not is_generator(after):
-            self.counts[_ENDED[after.outcome]] += 1
-
-    def spawned(self, generator: Task, number: int) -> None:
-        """Count occurrences."""
-        self._listener.spawned(generator, number)
-        self.counts["spawned"] += number
+async def _done(running: asyncio.Future[Any], *, timeout: float) -> None:  # of a wait, not a scope
+    """Wait for something for some seconds, whoever else wants this to end meanwhile."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + timeout
+    while not running.done() and loop.time() < until:
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({running}, timeout=until - loop.time())
 
 
 @contextmanager

@@ -46,7 +46,8 @@ _KEYS_AT_ONCE = 8
 """So many keys are being taken at a time: other workers that want the same ones see by then which are gone."""
 _BLOCKED_SECONDS = 1.0
 _BREATH_SECONDS = 1.0
-_FRESH_SECONDS = 1.0
+_FRESH_SECONDS = 0.5
+_TO_LEAVE_SECONDS = 0.2
 _SOME = 5
 _log = logging.getLogger("oncetask")
 
@@ -109,6 +110,8 @@ class Engine:
         self._reader, self._taking = KeyReader(self._store), 0
         self._watchdog = Watchdog(self._describe, after=_BLOCKED_SECONDS)
         self._knows_settings = False
+        self._told: AbortReason | None = None
+        self._paused_until = 0.0
 
     async def begin(self) -> bool:
         """Learn which kinds are paused, and bring about the App's schedules; tells whether any of these were new.
@@ -118,6 +121,13 @@ class Engine:
         settings = await self._store.settings(no_older_than=_FRESH_SECONDS)
         self._heed(paused_kinds(settings))
         return await self.timekeeper.start(settings)
+
+    async def refresh(self) -> None:
+        """Learn anew which kinds are paused, and let their schedules spawn. Raises StoreUnavailable."""
+        self._heed(paused_kinds(await self._store.settings()))
+        paused, reading = self.slots.room.paused, asyncio.get_running_loop().time()
+        if paused and reading >= self._paused_until:
+            self._paused_until = reading + await self.timekeeper.look(paused)
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
@@ -263,6 +273,8 @@ class Engine:
         self._begin(Run(self._handlers[task.kind], task, slot=slot, surroundings=self._surroundings))
 
     def _begin(self, run: Run) -> None:
+        if self._told is not None:
+            run.abort(self._told)
         running = asyncio.create_task(run.process())
         self.runs[running] = run
         self._watchdog.wake()
@@ -298,7 +310,11 @@ class Engine:
         return pending
 
     async def end_all(self, reason: AbortReason, *, to_end: float, to_write: float) -> None:
-        """Abort what runs, and leave what does not obey. Seconds: for handlers to end, and to record all ends."""
+        """Abort what runs, and what is still begun; leave what does not obey.
+
+        Seconds: for handlers to end, and to record all ends.
+        """
+        self._told = reason
         for run in tuple(self.runs.values()):
             run.abort(reason)
         await self.wait(to_end)
@@ -308,4 +324,6 @@ class Engine:
             _log.error("%d tasks could not be given back in time; their leases will run out", len(left))
             for running in left:
                 running.cancel()
-            await asyncio.wait(left)
+            _, left = await asyncio.wait(left, timeout=_TO_LEAVE_SECONDS)
+            if left:
+                _log.error("%d error handlers do not even end when they are cancelled, and are left running", len(left))

@@ -98,6 +98,10 @@ class DueLine:
         self._waiting.forget(tasks)
         self._dry_kinds = frozenset()
 
+    def is_news(self, task: Task) -> bool:
+        """Tell whether a task that is due was not given so far, and is not known to be somebody else's."""
+        return triage(task, self._now()) is not Step.LEAVE and self._waiting.is_news(task)
+
     def scatter(self) -> None:
         """Go on at another place of what was read ahead: other workers are at this one."""
         self._waiting.scatter()

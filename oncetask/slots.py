@@ -83,6 +83,11 @@ class Slots:
         self.room.take(kind)
         return Slot(self, kind)
 
+    @property
+    def is_held_up(self) -> bool:
+        """True where nothing may start, though it is not for a pause: threads that were given up hold the slots."""
+        return not self.room and bool(self.room.unpaused)
+
     def pause(self, kinds: frozenset[str]) -> bool:
         """Let none of these kinds start, and of others again; tells whether that is a change."""
         if kinds == self.room.paused:

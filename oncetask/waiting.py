@@ -128,6 +128,11 @@ class Waiting:
         """Tell whether this version of a task was neither given nor written."""
         return self._seen.get(task.id, -1) < task.version
 
+    def is_news(self, task: Task) -> bool:
+        """Tell whether a task was not given so far, and does not wait for a key that is busy."""
+        key = None if task.resource_key is None else self._keys.get(task.resource_key)
+        return self.is_unseen(task) and (key is None or not key.is_busy or not self._needs_key(task))
+
     # -- resource keys ------------------------------------------------------------------------------------------------
 
     def newest_of(self, resource_key: str) -> Task | None:
