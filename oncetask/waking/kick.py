@@ -30,6 +30,7 @@ _STAY = 60.0
 """Seconds for which a kick stays connected: a little longer than a tick takes."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750
+_BEGUN = 202
 _MOST_BYTES = 64 * 1024
 _REFUSED = frozenset({401, 403})
 
@@ -114,7 +115,7 @@ class HttpKick(Waker):
     def _post(self, begin: Callable[[int], None]) -> int | None:
         """Send the request, in a thread, and give the status of its answer; None: it takes longer than a tick.
 
-        `begin`: is called with it as soon as the answer begins.
+        `begin`: is called with it where the answer begins before the tick has ended.
         """
         target = self._url.path or "/"
         if self._url.query:
@@ -129,7 +130,8 @@ class HttpKick(Waker):
             connection.request("POST", target, headers=headers)
             try:
                 answer = connection.getresponse()
-                begin(answer.status)
+                if answer.status == _BEGUN:
+                    begin(answer.status)
                 answer.read(_MOST_BYTES)  # it ends with the tick
             except TimeoutError:
                 return None

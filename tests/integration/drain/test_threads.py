@@ -22,7 +22,7 @@ async def test_a_thread_that_keeps_the_last_slot(connected: Client) -> None:
     await enqueue(connected, 0, 1)
     try:
         app = app_of(handler, timeout=0.1, retry=NoRetry())
-        report = await tick(app, connected, concurrency=1, abort_grace=0.1)
+        report = await tick(app, connected, budget=2, concurrency=1, abort_grace=0.1)
     finally:
         released.set()
     assert report.completed == 1 or report.more

@@ -560,7 +560,7 @@ def test_without_starlette_the_import_says_what_to_install(monkeypatch: pytest.M
     for name in [name for name in sys.modules if name.startswith("oncetask.http")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "starlette", None)
-    with pytest.raises(ImportError, match=r'pip install "oncetask\[functions\]"'):
+    with pytest.raises(ImportError, match=r'pip install "oncetask\[http\]"'):
         __import__("oncetask.http")
 
 

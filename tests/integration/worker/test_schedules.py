@@ -416,10 +416,10 @@ async def test_the_store_is_away_at_the_start(connected: Client, monkeypatch: py
     """The worker works, and brings the schedules about as soon as the store answers."""
     settings, failures = connected.store.settings, [StoreUnavailable("away")]
 
-    async def away_at_first() -> Settings:
+    async def away_at_first(**options: float) -> Settings:
         if failures:
             raise failures.pop()
-        return await settings()
+        return await settings(**options)
 
     monkeypatch.setattr(connected.store, "settings", away_at_first)
     async with Worker(an_app(("nightly", Job(), DAILY)), connected):
