@@ -60,12 +60,14 @@ async def greet(ctx, payload):
 
 @app.handler(Hold)
 def hold(ctx, payload):
+    ctx.progress(0)
     with open(payload.fifo) as fifo:  # until the test writes
         return fifo.read()
 
 
 @app.handler(Sleep)
 async def sleep(ctx, payload):
+    ctx.progress(0)
     if payload.in_thread_on:
         await asyncio.to_thread(open, payload.in_thread_on)
     await asyncio.Event().wait()

@@ -17,7 +17,7 @@ from websockets.sync.client import connect as connect_websocket
 
 from oncetask import Payload, SyncClient, Task
 
-__all__ = ["GREET", "LIMIT", "Greet", "Hold", "Running", "Sleep", "wait_until_leased"]
+__all__ = ["GREET", "LIMIT", "Greet", "Hold", "Running", "Sleep", "wait_until_begun"]
 
 GREET = {"kind": "greet", "data": {"name": "Ada"}, "taskId": "t"}
 """What `POST /tasks` takes."""
@@ -110,6 +110,6 @@ class Running:
         self.process.communicate()
 
 
-def wait_until_leased(client: SyncClient, task_id: str) -> Task:
-    """Watch the task until somebody has it."""
-    return next(task for task in client.watch(task_id) if task.status == "leased")
+def wait_until_begun(client: SyncClient, task_id: str) -> Task:
+    """Watch the task until its handler has said that it runs: a claim is seen before whoever made it knows of it."""
+    return next(task for task in client.watch(task_id) if task.status == "leased" and task.progress is not None)

@@ -20,7 +20,7 @@ from oncetask.cli.dev.run import Ticks
 from oncetask.errors import StoreUnavailable
 from tests.emulator import Startable, locate
 from tests.integration.cli.conftest import Cli, Command
-from tests.integration.cli.running import GREET, LIMIT, Greet, Sleep, wait_until_leased
+from tests.integration.cli.running import GREET, LIMIT, Greet, Sleep, wait_until_begun
 
 EMULATOR = locate({name: value for name, value in os.environ.items() if name != "FIRESTORE_EMULATOR_HOST"})
 """One that can be started; asked for before any test has changed the environment."""
@@ -108,7 +108,7 @@ def test_without_an_emulator_it_is_sqlite(dev: Command, folder: Path) -> None:
     assert running.post("/scheduler").json()["more"] is False
     with connect_sync(f"sqlite:///{folder}/oncetask.db") as client:
         client.enqueue(Sleep(), task_id="s")
-        wait_until_leased(client, "s")
+        wait_until_begun(client, "s")
         running.stop(signal.SIGINT)
         code, out, _ = running.ended()
         assert (code, out) == (0, '{"event": "stopped"}\n')

@@ -17,7 +17,7 @@ import pytest
 from oncetask import SyncClient
 from oncetask.cli.listening import listen, url_of
 from tests.integration.cli.conftest import Cli, Command
-from tests.integration.cli.running import GREET, LIMIT, Hold, Sleep, wait_until_leased
+from tests.integration.cli.running import GREET, LIMIT, Hold, Sleep, wait_until_begun
 from tests.integration.places import FilePlace
 
 
@@ -53,7 +53,7 @@ def test_a_worker_runs_beside_it(serve: Command, client: SyncClient) -> None:
     assert serving.post("/tasks", GREET).status_code == 202
     assert serving.done("t")["result"] == {"greeting": "Hello Ada"}
     client.enqueue(Sleep(), task_id="s")
-    wait_until_leased(client, "s")
+    wait_until_begun(client, "s")
     serving.stop(signal.SIGINT)
     assert serving.ended()[0] == 0
     assert (client.get_task("s").status, client.get_task("s").attempts) == ("pending", 0)
@@ -66,7 +66,7 @@ def test_requests_in_flight_end(serve: Command, client: SyncClient, tmp_path: Pa
     client.enqueue(Hold(fifo=str(tmp_path / "pipe")), task_id="t")
     with ThreadPoolExecutor() as threads:
         answer = threads.submit(serving.post, "/tick")
-        wait_until_leased(client, "t")
+        wait_until_begun(client, "t")
         serving.stop(signal.SIGTERM)
         serving.log_until("asked to stop")
         (tmp_path / "pipe").write_text("go on")
@@ -80,7 +80,7 @@ def test_what_does_not_end_in_time_is_cut_off(serve: Command, client: SyncClient
     client.enqueue(Sleep(), task_id="t")
     with ThreadPoolExecutor() as threads:
         answer = threads.submit(serving.post, "/tick")
-        wait_until_leased(client, "t")
+        wait_until_begun(client, "t")
         serving.stop(signal.SIGTERM)
         assert answer.result(LIMIT).status_code == 503
     code, _, err = serving.ended()

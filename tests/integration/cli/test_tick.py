@@ -10,7 +10,7 @@ import pytest
 
 from oncetask import Recurrence, SyncClient
 from tests.integration.cli.conftest import Cli, Command
-from tests.integration.cli.running import Greet, Sleep, wait_until_leased
+from tests.integration.cli.running import Greet, Sleep, wait_until_begun
 from tests.integration.cli.test_tasks import Foreign
 
 NOTHING = {
@@ -84,7 +84,7 @@ def test_a_signal_gives_back(command: Command, client: SyncClient, number: signa
     """At SIGTERM or Ctrl-C what runs is aborted and pending again, its attempt unspent; exit code 130."""
     client.enqueue(Sleep(), task_id="t")
     tick = command("tick", "jobs:app", tells=False)
-    wait_until_leased(client, "t")
+    wait_until_begun(client, "t")
     tick.stop(number)
     code, out, err = tick.ended()
     assert (code, out) == (130, "")

@@ -13,7 +13,7 @@ import pytest
 
 from oncetask import SyncClient
 from tests.integration.cli.conftest import Cli, Command
-from tests.integration.cli.running import Greet, Hold, Sleep, wait_until_leased
+from tests.integration.cli.running import Greet, Hold, Sleep, wait_until_begun
 from tests.integration.places import FilePlace
 
 
@@ -48,7 +48,7 @@ def test_a_signal_drains(start: Command, client: SyncClient, tmp_path: Path, num
     os.mkfifo(tmp_path / "pipe")
     worker = start("--concurrency", "1", "--grace", "30")
     client.enqueue(Hold(fifo=str(tmp_path / "pipe")), task_id="first")
-    wait_until_leased(client, "first")
+    wait_until_begun(client, "first")
     client.enqueue(Greet(name="late"), task_id="second")
     worker.stop(number)
     worker.log_until("asked to stop; 1 tasks run, and have 30 s to end")
@@ -63,7 +63,7 @@ def test_what_does_not_end_in_time_is_given_back(start: Command, client: SyncCli
     """At the end of the grace a running task is aborted and pending again, its attempt unspent; exit code 0."""
     worker = start("--grace", "0")
     client.enqueue(Sleep(), task_id="t")
-    wait_until_leased(client, "t")
+    wait_until_begun(client, "t")
     worker.stop(signal.SIGTERM)
     assert worker.ended()[0] == 0
     assert (client.get_task("t").status, client.get_task("t").attempts) == ("pending", 0)
@@ -74,7 +74,7 @@ def test_a_thread_that_hangs_does_not_keep_it(start: Command, client: SyncClient
     os.mkfifo(tmp_path / "pipe")
     worker = start("--grace", "0")
     client.enqueue(Sleep(in_thread_on=str(tmp_path / "pipe")), task_id="t")
-    wait_until_leased(client, "t")
+    wait_until_begun(client, "t")
     worker.stop(signal.SIGTERM)
     code, _, err = worker.ended()
     assert code == 0
@@ -86,7 +86,7 @@ def test_a_second_interrupt_ends_it_at_once(start: Command, client: SyncClient) 
     """The second Ctrl-C waits for nothing (130 in a shell), and the task stays leased until its lease runs out."""
     worker = start("--grace", "600")
     client.enqueue(Sleep(), task_id="t")
-    wait_until_leased(client, "t")
+    wait_until_begun(client, "t")
     worker.stop(signal.SIGINT)
     worker.log_until("asked to stop")
     worker.stop(signal.SIGINT)
