@@ -39,11 +39,6 @@ class Room:
         """The kinds that are not paused, whether there is room for them or not."""
         return frozenset(self._kinds) - self.paused
 
-    @property
-    def is_full(self) -> bool:
-        """True where nothing may start."""
-        return self._total <= 0
-
     def __bool__(self) -> bool:
         return any(map(self.has, self._kinds))
 
