@@ -143,8 +143,12 @@ class _Drain:
                 answer.cancel()
         if answer.done():
             return answer.result()
-        msg = f"{self._store.url} did not answer within the budget of the tick, {self._budget.total:g} s"
-        raise StoreUnavailable(msg)
+        raise self._no_answer()
+
+    def _no_answer(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"{self._store.url} did not answer within the budget of the tick, {self._budget.total:g} s"
+        )
 
     # -- finding ------------------------------------------------------------------------------------------------------
 
@@ -256,11 +260,10 @@ class _Drain:
             leaving = asyncio.ensure_future(self._leave(feeding, beside))
             winding_up = asyncio.ensure_future(engine.end_all(reason, to_end=to_end, to_write=_TO_WRITE))
             await asyncio.shield(asyncio.wait({leaving, winding_up}))
-        if not feeding.cancelled():
+        if feeding.done() and not feeding.cancelled():
             feeding.result()
-        elif reason == _SPENT:
-            msg = f"{self._store.url} did not answer within the budget of the tick, {self._budget.total:g} s"
-            raise StoreUnavailable(msg)
+        else:
+            raise self._no_answer()
 
     async def _feed(self) -> None:
         """Keep the slots full as long as something is due, or may become so while the tick lingers."""

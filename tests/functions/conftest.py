@@ -14,6 +14,7 @@ import pytest
 from oncetask.cli.dev.emulator import free_port
 from tests.conftest import FOREIGN_PREFIXES
 from tests.emulator import Startable, locate, running_emulator
+from tests.emulator_plugin import pass_over
 from tests.functions.serving import caller_of, function
 from tests.integration.examples.serving import LIMIT, Program
 
@@ -42,11 +43,13 @@ class Deployment:
 
 
 @pytest.fixture(scope="session")
-def deployment() -> Iterator[Deployment]:
+def deployment(pytestconfig: pytest.Config) -> Iterator[Deployment]:
     """What is deployed, on an emulator of its own: only one that is started for it knows where functions are."""
     location = locate({name: value for name, value in os.environ.items() if name != "FIRESTORE_EMULATOR_HOST"})
     if not isinstance(location, Startable):
-        pytest.skip("the emulator that runs already knows no functions, and no other one can be started here")
+        pass_over(
+            pytestconfig, "the emulator that runs already knows no functions, and no other one can be started here"
+        )
     host, port = f"127.0.0.1:{free_port()}", free_port()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_PREFIXES)}
     inherited["FIRESTORE_EMULATOR_HOST"] = host
