@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from oncetask import lifecycle
 from oncetask.errors import LeaseLost
+from oncetask.ids import new_id
 from oncetask.lifecycle import Step
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def next_step(  # noqa: PLR0911  # one answer for each step
             begins = not lifecycle.is_expired(task, handler.deadline_of(task), now)
             if begins and task.resource_key is not None:
                 return None  # its key has to be taken first
-            return lifecycle.claim(task, lease_id=uuid4().hex, until=until, now=now, begins=begins)
+            return lifecycle.claim(task, lease_id=new_id(), until=until, now=now, begins=begins)
         case Step.RESCUE:
             error = LeaseLost(f"its worker died or stood still: the lease ended at {task.leased_until}")
             policy = handler.called_for(task).retry

@@ -91,6 +91,9 @@ class TimeLimit(NamedTuple):
         return cls(reason, reading + timeout, now.earliest + timedelta(seconds=timeout))
 
 
+_making = threading.Lock()
+
+
 class AbortSignal:
     """Tells a handler to stop, once and for one reason; set on the event loop, seen from anywhere."""
 
@@ -98,13 +101,16 @@ class AbortSignal:
         """Start unset."""
         self.reason: AbortReason | None = None
         self._on_loop = asyncio.Event()
-        self._in_threads = threading.Event()
+        self._in_threads: threading.Event | None = None  # made for the first who waits: few do, and it takes two locks
 
     def set(self, reason: AbortReason) -> None:
         """Give the signal."""
-        self.reason = reason
         self._on_loop.set()
-        self._in_threads.set()
+        with _making:
+            self.reason = reason
+            in_threads = self._in_threads
+        if in_threads is not None:
+            in_threads.set()
 
     async def wait(self) -> None:
         """Wait for it on the loop."""
@@ -112,6 +118,11 @@ class AbortSignal:
 
     def wait_sync(self, timeout: float | None) -> bool:
         """Wait for it in a thread."""
+        with _making:
+            if self.reason is not None:
+                return True
+            if self._in_threads is None:
+                self._in_threads = threading.Event()
         return self._in_threads.wait(timeout)
 
 

@@ -242,9 +242,10 @@ class Engine:
             self.line.note(step.before.id, one.version)
             self._listener.changed(step)
             if step.event == "claimed":
-                self._start(step.after.evolve(version=one.version))
-        if not all(one.applied for one in written):
-            self.line.scatter()
+                self._start(step.stored(one.version).after)
+        refused = sum(not one.applied and one.error is None for one in written)
+        if steps:
+            self.line.claimed(refused=refused, tried=len(steps))
 
     def _start_key(self, task: Task) -> None:
         """Begin with a resource key, for which this task waits."""

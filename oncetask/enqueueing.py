@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import TypedDict
-from uuid import uuid4
 
 from oncetask import lifecycle
 from oncetask.clock import Duration, Now, check_instant, seconds
+from oncetask.ids import new_id
 from oncetask.payload import Payload, check_indexed, check_resource_key, check_task_id, derive_task_id
 from oncetask.recurrence import Recurrence, begin
 from oncetask.store.fitting import check_size
@@ -69,7 +69,7 @@ def new_task(payload: Payload, options: EnqueueOptions, now: Now, *, place: int 
         deadline=_deadline(options["deadline"], wait_until) if "deadline" in options else None,
         owner=check_indexed("owner", options.get("owner")),
         recurrence=recurrence.to_fields() if recurrence else None,
-        create_id=uuid4().hex,
+        create_id=new_id(),
     )
     return task.evolve(due_at=lifecycle.due_at(task))
 
@@ -78,7 +78,7 @@ def _task_id(payload: Payload, options: EnqueueOptions) -> str:
     if "task_id" in options:
         return check_task_id(options["task_id"])
     key = payload.idempotency_key()
-    return uuid4().hex if key is None else derive_task_id(payload.kind, key)
+    return new_id() if key is None else derive_task_id(payload.kind, key)
 
 
 def _recurrence(payload: Payload, options: EnqueueOptions) -> Recurrence | None:

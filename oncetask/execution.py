@@ -81,6 +81,8 @@ class Execution:
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._signal = AbortSignal()
+        # A process takes its time to start, which the handler's limit does not count.
+        self._waits_for_process = self._to_call.runs_in == "process"
         self._invalid = next((payload for payload in payloads if isinstance(payload, InvalidPayload)), None)
         self._payloads = [payload for payload in payloads if not isinstance(payload, InvalidPayload)]
         self._context = Context(
@@ -90,7 +92,7 @@ class Execution:
             state=state,
             clock=self._clock,
             fencing_token=max(task.version for task in tasks),
-            limit=TimeLimit.from_now(self._to_call.limit, self._deadline, self._clock, budget),
+            limit=self._limit_from_now(),
             signal=self._signal,
             tell=self._take_progress,
         )
@@ -98,20 +100,21 @@ class Execution:
         self._call: asyncio.Task[object] | None = None
         self.thread: asyncio.Future[object] | None = None
         """The thread of a `def` handler; it takes up its slot until it ends, even where it was abandoned."""
-        self._waits_for_process = self._to_call.runs_in == "process"
         self._timer: asyncio.TimerHandle | None = None
         self._grace: asyncio.TimerHandle | None = None
 
     async def run(self) -> Ended:
-        """Run the handler until it ends, or until it is told to stop and does not within the grace."""
+        """Run the handler until it ends, or until it is told to stop and does not within the grace.
+
+        To be called at once: its time counts from when this was made.
+        """
         if self._signal.reason is not None:
             return Interrupted(self._signal.reason, ended=True)
         if too_late := self._too_late():
             return too_late
         if self._invalid is not None:
             return Failed(self._invalid)
-        # A process takes its time to start, which the handler's limit does not count.
-        self._limit_from_now(_LONGEST_START if self._waits_for_process else 0.0)
+        self._set_timer()
         self._call = self._loop.create_task(self._through_middlewares(), name=f"oncetask {self._context.task_id}")
         self._call.add_done_callback(self._note_end)
         try:
@@ -166,19 +169,24 @@ class Execution:
             return None
         return f"the handler of kind {self._context.kind}, task {self._context.task_id}"
 
-    def _limit_from_now(self, allowance: float = 0.0) -> TimeLimit:
-        """Start to count the time that the handler may take, `allowance` seconds more than its own limit."""
+    def _limit_from_now(self) -> TimeLimit:
+        """Say how long it may take from now on."""
+        allowance = _LONGEST_START if self._waits_for_process else 0.0
+        self._had_all_of_it = self._budget is not None and self._budget.is_whole(self._clock.monotonic())
+        return TimeLimit.from_now(self._to_call.limit + allowance, self._deadline, self._clock, self._budget)
+
+    def _set_timer(self) -> None:
+        """See to it that it is told to stop at its limit."""
         if self._timer is not None:
             self._timer.cancel()
-        limit = TimeLimit.from_now(self._to_call.limit + allowance, self._deadline, self._clock, self._budget)
-        self._had_all_of_it = self._budget is not None and self._budget.is_whole(self._clock.monotonic())
-        self._context.limit = limit
+        limit = self._context.limit
         self._timer = self._loop.call_later(limit.ends - self._clock.monotonic(), self.abort, limit.reason)
-        return limit
 
     def _too_late(self) -> Expired | None:
         now, deadline_of = self._clock.now(), self._handler.deadline_of
-        late = any(lifecycle.is_expired(task, deadline_of(task), now) for task in self._context.tasks)
+        late = self._deadline is not None and any(
+            lifecycle.is_expired(task, deadline_of(task), now) for task in self._context.tasks
+        )
         if not (late or self._is_late):
             return None
         assert self._deadline is not None  # noqa: S101  # one of them has expired
@@ -251,7 +259,11 @@ class Execution:
     def _begin_in_process(self) -> TimeLimit | None:
         """Say that a process may start the handler, and how long that may take; None: it is too late for that."""
         self._waits_for_process = False
-        return None if self._signal.reason is not None else self._limit_from_now()
+        if self._signal.reason is not None:
+            return None
+        self._context.limit = self._limit_from_now()
+        self._set_timer()
+        return self._context.limit
 
     def _judge(self, call: asyncio.Task[object]) -> Ended:
         """Say how the attempt ended; one that was told to stop is never complete, since it may have stopped early."""

@@ -161,7 +161,7 @@ class HandOver(Along):
         """Keep the claims, and the newest record of the lock."""
         for claim, one in zip(claims, written, strict=False):
             if one.version is not None:
-                self.claimed.append(replace(claim, after=claim.after.evolve(version=one.version)))
+                self.claimed.append(claim.stored(one.version))
         self._hold.wrote(locks, written[len(claims) :])
 
     async def refused(self) -> None:

@@ -7,12 +7,12 @@ import math
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from oncetask import lifecycle
 from oncetask.claims import lease_seconds
 from oncetask.clock import to_micros
 from oncetask.holds import Hold
+from oncetask.ids import new_id
 from oncetask.store import TaskFilter
 from oncetask.task import place_in_line
 from oncetask.turns import Turn, needs_key, next_turn
@@ -188,7 +188,7 @@ class Key:
 
     async def _commit(self, lock: Lock | None, tasks: Sequence[Task]) -> Taken | None:
         """Write the lock and the claims together; after a former holder also what keeps him from writing."""
-        lease_id = uuid4().hex
+        lease_id = new_id()
         left = await self._left_by(lock, {task.id for task in tasks})
         tasks = tasks[: max(1, MOST_WRITES - len(left))]
         now = self._store.clock.now()
@@ -201,10 +201,8 @@ class Key:
             raise locked.error
         if locked.version is None or change.after is None:
             return None
-        stored = [
-            replace(step, after=step.after.evolve(version=one.version))
-            for step, one in zip([*claims, *fences], written, strict=True)
-        ]
+        both = zip([*claims, *fences], written, strict=True)
+        stored = [step.stored(one.version) for step, one in both if one.version is not None]
         hold = Hold(self._store, replace(change.after, version=locked.version))
         return Taken(hold, stored[: len(claims)], stored[len(claims) :])
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
@@ -219,9 +218,9 @@ class Lease:
         stored: list[Transition] = []
         for transition, one in zip(transitions, written, strict=True):
             if one.version is not None:
-                after = transition.after.evolve(version=one.version)
-                stored.append(replace(transition, after=after))
+                stored.append(transition.stored(one.version))
                 self._stored(stored[-1])
+                after = stored[-1].after
                 if not lifecycle.holds(after, self._ids[after.id]):
                     del self._held[after.id]
                 elif after.version > self._held[after.id].version:  # the watch may have told of a newer one meanwhile

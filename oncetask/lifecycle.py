@@ -88,6 +88,10 @@ class Transition:
     after: Task
     changes: Mapping[str, Any]
 
+    def stored(self, version: int) -> Transition:
+        """Give the same change, as the store holds it by now."""
+        return Transition(self.event, self.before, self.after.evolve(version=version), self.changes)
+
 
 class Step(Enum):
     """What a task that a due query found needs next."""

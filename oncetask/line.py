@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from oncetask.crowding import Crowding
 from oncetask.errors import StoreUnavailable
 from oncetask.lifecycle import Step, present_for, triage
 from oncetask.store import Cursor, Feed
@@ -48,6 +49,7 @@ class DueLine:
         self._loop = asyncio.get_running_loop()
         self._poll_at = self._loop.time()
         self._waiting = Waiting(handlers, time=self._loop.time, now=self._now)
+        self._crowding = Crowding(ahead)
         self._before: asyncio.Future[list[Task]] | None = None
         self._before_at = self._poll_at
         self._dry_kinds: frozenset[str] = frozenset()
@@ -105,6 +107,14 @@ class DueLine:
     def scatter(self) -> None:
         """Go on at another place of what was read ahead: other workers are at this one."""
         self._waiting.scatter()
+
+    def claimed(self, *, refused: int, tried: int) -> None:
+        """Take note of how many claims others were faster with; where they were with all, go on elsewhere."""
+        if self._crowding.claimed(refused=refused, tried=tried):
+            self._waiting.clear()
+            self._dry_kinds = frozenset()
+        elif refused:
+            self._waiting.scatter()
 
     def newest_of(self, resource_key: str) -> Task | None:
         """Give the newest task that was found of a key since this worker holds it; None: there was none."""
@@ -189,8 +199,13 @@ class DueLine:
         self._poll_at = self._loop.time() + self._poll
         self._before_at = self._loop.time() + _BEFORE_SECONDS
         crowds, beyond = self._waiting.crowds(), self._beyond
-        found = await self._store.due(kinds, now=asked_at, limit=self._ahead, after=beyond, without=crowds)
-        full = len(found) == self._ahead
+        if beyond is None and self._crowding.place is not None:
+            await self._read_elsewhere(kinds, asked_at)
+            return
+        page = self._crowding.page
+        found = await self._store.due(kinds, now=asked_at, limit=page, after=beyond, without=crowds)
+        full = len(found) == page
+        self._crowding.read(found, is_full=full)
         self._waiting.clear()
         passed = self._take_in(found)
         shown = {task.kind for task in found}
@@ -211,6 +226,14 @@ class DueLine:
             # A whole page of nothing new (poison, or held under a clock that is behind) must not hide what stands
             # after it. Where busy keys filled it, the next query looks past them.
             self._beyond = _behind(found[-1])
+
+    async def _read_elsewhere(self, kinds: frozenset[str], asked_at: datetime) -> None:
+        """Read where others are not; that there is nothing there says nothing about the rest of the line."""
+        after, page = self._crowding.place, self._crowding.page
+        found = await self._store.due(kinds, now=asked_at, limit=page, after=after, without=self._waiting.crowds())
+        self._crowding.read(found, is_full=len(found) == page)
+        self._waiting.clear()
+        self._take_in(found)
 
     async def _let_come_back(self, kinds: frozenset[str]) -> None:
         """Offer the keys that have stepped back, once it is known who else waits."""

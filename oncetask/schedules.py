@@ -14,12 +14,12 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from oncetask import lifecycle
 from oncetask.clock import EPOCH, Now
 from oncetask.enqueueing import EnqueueOptions, ScheduleOptions, new_task
 from oncetask.errors import InvalidRecurrence
+from oncetask.ids import new_id
 from oncetask.payload import check_task_id
 from oncetask.recurrence import Recurrence
 from oncetask.store import TaskFilter
@@ -166,7 +166,7 @@ async def prune(store: TaskStore, vanished: Sequence[Task], telemetry: Listener)
                 refused.append(step.before.id)
         # A start may have read the settings before this, and found its schedule as it declares it: it writes them
         # last, so that it is refused by this, or this by it. Whoever is refused looks again.
-        if await _written(store, settings, {_PRUNED: uuid4().hex}) and not refused:
+        if await _written(store, settings, {_PRUNED: new_id()}) and not refused:
             break
         left = [task for task in await store.get(refused) if task is not None]
         declared = _declared(await store.settings())

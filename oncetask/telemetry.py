@@ -16,20 +16,21 @@ from __future__ import annotations
 
 import logging
 import traceback
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Protocol
 
 from opentelemetry import metrics, trace
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind, StatusCode, use_span
 
 from oncetask.errors import Snooze
 from oncetask.lifecycle import attempt_of, is_cleanup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from opentelemetry.metrics import MeterProvider
-    from opentelemetry.trace import TracerProvider
+    from opentelemetry.trace import Span, TracerProvider
 
     from oncetask.lifecycle import Transition
     from oncetask.task import Task
@@ -66,6 +67,7 @@ _RESULTS = {
 _LIMITS = {"timeout": "TaskTimeout", "deadline": "TaskExpired"}
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 7_200.0)
 """Bounds of the histogram; the SDK's own are meant for milliseconds."""
+_NO_SPAN = nullcontext()
 _log = logging.getLogger("oncetask")
 
 
@@ -126,8 +128,7 @@ class Telemetry:
         message = "task %s (%s) %s, attempt %d%s"
         _log.log(level, message, task.id, task.kind, transition.event, attempt, reason, extra=extra)
 
-    @contextmanager
-    def attempt(self, tasks: Sequence[Task], abort_reason: Callable[[], str | None]) -> Iterator[None]:
+    def attempt(self, tasks: Sequence[Task], abort_reason: Callable[[], str | None]) -> AbstractContextManager[None]:
         """Open the span of one call of user code. What it raises makes the span an error, and so does its time limit.
 
         `abort_reason`: says in the end why it was told to stop, if it was.
@@ -140,26 +141,11 @@ class Telemetry:
         }
         if len(tasks) > 1:
             attributes["oncetask.batch_size"] = len(tasks)
-        with self._tracer.start_as_current_span(
-            f"{'clean up' if is_cleanup(task) else 'run'} {task.kind}",
-            kind=SpanKind.CONSUMER,
-            attributes=attributes,
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            try:
-                yield
-            except Exception as error:
-                if not isinstance(error, Snooze):
-                    span.set_status(StatusCode.ERROR, type(error).__name__)
-                    with suppress(Exception):  # it asks for the error's text, which is user code
-                        span.record_exception(error)
-                raise
-            finally:
-                if (reason := abort_reason()) is not None:
-                    span.set_attribute("oncetask.abort_reason", reason)
-                    if reason in _LIMITS:
-                        span.set_status(StatusCode.ERROR, _LIMITS[reason])
+        name = f"{'clean up' if is_cleanup(task) else 'run'} {task.kind}"
+        span = self._tracer.start_span(name, kind=SpanKind.CONSUMER, attributes=attributes)
+        if not span.is_recording() and not span.get_span_context().is_valid:
+            return _NO_SPAN  # no provider is set: entering it would cost as much as all the rest
+        return _inside(span, abort_reason)
 
     def _count(self, transition: Transition) -> None:
         event, before, after = transition.event, transition.before, transition.after
@@ -179,6 +165,25 @@ class Telemetry:
             self._done.add(1, ended)
             if after.cancelled_at is not None and after.done_at is not None:
                 self._cancel_duration.record((after.done_at - after.cancelled_at).total_seconds(), ended)
+
+
+@contextmanager
+def _inside(span: Span, abort_reason: Callable[[], str | None]) -> Iterator[None]:
+    """Make a span the current one, and end it with what becomes of the attempt."""
+    with use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+        try:
+            yield
+        except Exception as error:
+            if not isinstance(error, Snooze):
+                span.set_status(StatusCode.ERROR, type(error).__name__)
+                with suppress(Exception):  # it asks for the error's text, which is user code
+                    span.record_exception(error)
+            raise
+        finally:
+            if (reason := abort_reason()) is not None:
+                span.set_attribute("oncetask.abort_reason", reason)
+                if reason in _LIMITS:
+                    span.set_status(StatusCode.ERROR, _LIMITS[reason])
 
 
 def _result(transition: Transition) -> str | None:

@@ -251,7 +251,7 @@ class Waiting:
         return key if key is not None and not key.is_busy and key.task is task else None
 
     def _needs_key(self, task: Task) -> bool:
-        return needs_key(task, self._handlers[task.kind], self._now())
+        return task.resource_key is not None and needs_key(task, self._handlers[task.kind], self._now())
 
     def _withdraw(self, task: Task) -> None:
         """Stop offering a task: if it stood for its key, the next one that is found will."""

@@ -51,7 +51,8 @@ class Watchdog:
 
     def wake(self) -> None:
         """Watch from now on."""
-        self._awake.set()
+        if not self._awake.is_set():  # setting it takes a lock, and this is called for every run
+            self._awake.set()
 
     def sleep(self) -> None:
         """Leave the loop alone: nothing runs on it that could block."""

@@ -102,8 +102,22 @@ def encode_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 def decode(task_id: str, fields: Mapping[str, Any], *, version: int, read_at: datetime) -> Task:
     """Read a document, whoever wrote it: what is missing or wrong is told in `problems`, never raised."""
+    known = {**_DEFAULTS, "id": task_id, "version": version, "read_at": read_at}
+    if None not in map(fields.get, _REQUIRED):
+        for field, value in fields.items():
+            if value is not None and (read := _READ_BY_FIELD.get(field)) is not None:
+                name, check = read
+                if (sound := check(value)) is ABSENT:
+                    break
+                known[name] = sound
+        else:
+            return Task.of(known)
+    return _decode_slowly(known, fields)
+
+
+def _decode_slowly(known: dict[str, Any], fields: Mapping[str, Any]) -> Task:
+    """Read a document in which something is missing, wrong, or written as JSON text; tells what, in order."""
     problems: list[str] = []
-    known: dict[str, Any] = {}
     for name, field, check, wanted, default, required in _READ:
         value = fields.get(field)
         if value is None:
@@ -118,7 +132,7 @@ def decode(task_id: str, fields: Mapping[str, Any], *, version: int, read_at: da
             known[name] = read
     for name in _JSON:
         known[name] = _decode_json(name, fields, problems)
-    return Task(id=task_id, version=version, read_at=read_at, problems=tuple(problems), **known)
+    return Task.of({**known, "problems": tuple(problems)})
 
 
 def _encode_progress(progress: Progress) -> dict[str, Any]:
@@ -254,3 +268,13 @@ _READ: tuple[tuple[str, str, Callable[[object], object], str, Any, bool], ...] =
     ("errors", "errors", _errors, "a list of {at, attempt, type, message}", (), False),
     ("progress", "progress", _progress, "a map", None, False),
 )
+_DEFAULTS: dict[str, Any] = {name: default for name, _, _, _, default, _ in _READ} | {"result": None, "problems": ()}
+_REQUIRED = ("data", *(field for _, field, _, _, _, required in _READ if required))
+_READ_BY_FIELD: dict[str, tuple[str, Callable[[object], object]]] = {
+    **{field: (name, check) for name, field, check, _, _, _ in _READ},
+    "data": ("data", _map),
+    "result": ("result", lambda value: value),
+    "dataJson": ("data", lambda _: ABSENT),
+    "resultJson": ("result", lambda _: ABSENT),
+}
+"""For documents as we write them; what is not so is read slowly."""

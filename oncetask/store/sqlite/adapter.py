@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["SqliteStore"]
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 _CHUNK = 500
 
@@ -37,7 +38,7 @@ class SqliteStore(TaskStore):
     """Tasks in one SQLite file, or in memory (`:memory:`, private to this store)."""
 
     def __init__(self, path: str, *, env: str = "default", clock: Clock | None = None) -> None:
-        """Do no I/O: the file is opened, and created where it is missing, at the first use."""
+        """Do no Item/O: the file is opened, and created where it is missing, at the first use."""
         self._path = path
         self.env = env
         self.url = "memory://" if path == ":memory:" else f"sqlite:///{quote(path)}"
@@ -104,7 +105,7 @@ class SqliteStore(TaskStore):
         for start in range(0, len(tasks), _CHUNK):
             chunk = tasks[start : start + _CHUNK]
             try:
-                written += await self._write(partial(self._writer.create, tasks=chunk))
+                written += await self._write_each(self._writer.create, self._writer.create_together, chunk)
             except StoreUnavailable as error:
                 unknown = [None] * (len(tasks) - len(written))
                 raise StoreUnavailable(str(error), receipts=[*written, *unknown]) from error
@@ -144,7 +145,7 @@ class SqliteStore(TaskStore):
         """Update where the version is still the one that the change came from."""
         if not transitions:
             return []
-        return await self._write(partial(self._writer.apply, transitions=transitions))
+        return await self._write_each(self._writer.apply, self._writer.apply_together, transitions)
 
     async def commit(
         self,
@@ -233,3 +234,12 @@ class SqliteStore(TaskStore):
     async def _write(self, job: Callable[[Transaction], T]) -> T:
         await self.open()
         return await self._connection.write(job)
+
+    async def _write_each(
+        self,
+        each: Callable[[Transaction, Sequence[Item]], list[Written]],
+        together: Callable[[Transaction, Sequence[Item]], list[Written] | None],
+        items: Sequence[Item],
+    ) -> list[Written]:
+        await self.open()
+        return await self._connection.write_each(each, together, items)

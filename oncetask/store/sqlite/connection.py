@@ -7,32 +7,37 @@ of 100 do thirty times the rate of single commits.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import queue
 import sqlite3
 import threading
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import tenacity
 
 from oncetask.clock import Clock, to_micros
+from oncetask.departing import Departure
 from oncetask.errors import OncetaskError, StoreUnavailable
 from oncetask.store.sqlite.bell import Bell
 from oncetask.store.sqlite.schema import prepare
 from oncetask.threads import in_thread
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 __all__ = ["Connection", "Transaction"]
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 _BUSY_SECONDS = 5.0
 _PATIENCE_SECONDS = 20.0
 _MOST_JOBS = 1_000
+
+
+Together = Callable[[Any, Sequence[Any]], list[Any] | None]
+"""Does for many items at once what is asked for; None: it cannot, and what it has done is to be undone."""
 
 
 @dataclass(slots=True)
@@ -48,6 +53,8 @@ class _Job(Generic[T]):
     run: Callable[[Any], T]
     writes: bool
     future: asyncio.Future[T]
+    together: Together | None = None
+    items: Sequence[Any] = ()
     result: T | None = None
     error: BaseException | None = None
 
@@ -60,8 +67,10 @@ class Connection:
         self._path = path
         self._clock = clock
         self._bell = bell
-        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[list[_Job[Any]] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
+        self._waiting: list[_Job[Any]] = []
+        self._departure = Departure(self._depart)
         self._thread = threading.Thread(target=self._serve, name="oncetask-sqlite", daemon=True)
         self._opened: asyncio.Future[None] = self._loop.create_future()
 
@@ -72,6 +81,7 @@ class Connection:
 
     def end(self) -> None:
         """Run what is waiting, then close the database and end the thread."""
+        self._depart()
         self._jobs.put(None)
 
     async def aclose(self) -> None:
@@ -86,10 +96,38 @@ class Connection:
         """Run a job in a transaction, together with others that are waiting; returns once it is on the disk."""
         return await self._submit(job, writes=True)
 
-    def _submit(self, job: Callable[[Any], T], *, writes: bool) -> asyncio.Future[T]:
+    async def write_each(
+        self,
+        each: Callable[[Transaction, Sequence[Item]], list[T]],
+        together: Callable[[Transaction, Sequence[Item]], list[T] | None],
+        items: Sequence[Item],
+    ) -> list[T]:
+        """The same for items that do not depend on each other, together with others that wait for the same.
+
+        A statement costs less than the way to it, so `together` is tried first: it gets the items of several calls,
+        and does them in few. Where it cannot, `each` does those of every call by itself.
+        """
+        job = partial(_with, each, items)
+        return await self._submit(job, writes=True, together=together, items=items)
+
+    def _submit(
+        self,
+        job: Callable[[Any], T],
+        *,
+        writes: bool,
+        together: Together | None = None,
+        items: Sequence[Any] = (),
+    ) -> asyncio.Future[T]:
         future: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put(_Job(job, writes, future))
+        self._waiting.append(_Job(job, writes, future, together, items))
+        self._departure.join()
         return future
+
+    def _depart(self) -> None:
+        """Hand over what is waiting, as one."""
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            self._jobs.put(waiting)
 
     def _serve(self) -> None:
         try:
@@ -111,9 +149,9 @@ class Connection:
         self._bell.close()
 
     def _take(self) -> list[_Job[Any]]:
-        """Wait for a job and take all that are there by then; none: it is time to end."""
+        """Wait for jobs and take all that are there by then; none: it is time to end."""
         first = self._jobs.get()
-        jobs = [] if first is None else [first]
+        jobs = [] if first is None else first
         while first is not None and len(jobs) < _MOST_JOBS:
             try:
                 following = self._jobs.get_nowait()
@@ -122,7 +160,7 @@ class Connection:
             if following is None:
                 self._jobs.put(None)
                 break
-            jobs.append(following)
+            jobs += following
         return jobs
 
     def _transact(self, sql: sqlite3.Connection, jobs: list[_Job[Any]]) -> None:
@@ -140,18 +178,44 @@ class Connection:
             sql.execute("UPDATE clock SET version = max(version + 1, ?)", (to_micros(self._clock.wall()),))
             (version,) = sql.execute("SELECT version FROM clock").fetchone()
             transaction = Transaction(sql, version)
-            for job in jobs:
-                job.result = job.error = None
-                sql.execute("SAVEPOINT job")
-                self._attempt(job, transaction)
-                if job.error is not None:
-                    sql.execute("ROLLBACK TO job")
-                sql.execute("RELEASE job")
+            for together, some in itertools.groupby(jobs, key=lambda job: job.together):
+                alike = list(some)
+                if together is None or not self._do_together(transaction, together, alike):
+                    self._do_each(transaction, alike)
             sql.execute("COMMIT")
         except BaseException:
             if sql.in_transaction:
                 sql.execute("ROLLBACK")
             raise
+
+    def _do_together(self, transaction: Transaction, together: Together, jobs: list[_Job[Any]]) -> bool:
+        """Do what these jobs want in one; False: that cannot be done, and nothing was."""
+        transaction.sql.execute("SAVEPOINT jobs")
+        try:
+            results = together(transaction, [item for job in jobs for item in job.items])
+        except sqlite3.Error:
+            raise
+        except Exception:  # noqa: BLE001  # one of them is wrong in itself, and says so when it is done by itself
+            results = None
+        if results is None:
+            transaction.sql.execute("ROLLBACK TO jobs")
+        transaction.sql.execute("RELEASE jobs")
+        if results is None:
+            return False
+        answers = iter(results)
+        for job in jobs:
+            job.result, job.error = list(itertools.islice(answers, len(job.items))), None
+        return True
+
+    def _do_each(self, transaction: Transaction, jobs: list[_Job[Any]]) -> None:
+        """Do what each of these jobs wants; one that fails leaves nothing."""
+        for job in jobs:
+            job.result = job.error = None
+            transaction.sql.execute("SAVEPOINT job")
+            self._attempt(job, transaction)
+            if job.error is not None:
+                transaction.sql.execute("ROLLBACK TO job")
+            transaction.sql.execute("RELEASE job")
 
     def _attempt(self, job: _Job[Any], argument: object) -> None:
         try:
@@ -195,6 +259,10 @@ class Connection:
     def _answer(self, callback: Callable[..., object], *arguments: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(callback, *arguments)
+
+
+def _with(each: Callable[[Transaction, Sequence[Item]], list[T]], items: Sequence[Item], tx: Transaction) -> list[T]:
+    return each(tx, items)
 
 
 def _is_passing(error: BaseException) -> bool:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import sqlite3
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from oncetask.clock import to_micros
 from oncetask.errors import OncetaskError
 from oncetask.store import Settings, Written
-from oncetask.store.sqlite.schema import insert_row, update_of
+from oncetask.store.sqlite.schema import columns_of, insert, row_of, update, update_many, values_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from oncetask.lifecycle import Transition
     from oncetask.lock import LockChange
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Undone", "Writer"]
 
+T = TypeVar("T")
+
+_CAN_UPDATE_MANY = sqlite3.sqlite_version_info >= (3, 33)  # knows UPDATE ... FROM
+_SIZES = (128, 64, 32, 16, 8, 4, 2, 1)
 _UNFIT = (TypeError, ValueError, OverflowError, RecursionError)  # what encoding a value raises; not the disk's errors
 
 
@@ -46,6 +52,31 @@ class Writer:
     def apply(self, tx: Transaction, transitions: Sequence[Transition]) -> list[Written]:
         """Update tasks, each by itself."""
         return [self._update(tx, transition) for transition in transitions]
+
+    def create_together(self, tx: Transaction, tasks: Sequence[Task]) -> list[Written] | None:
+        """Insert tasks in a few statements; None: they cannot be, and what was done has to be undone."""
+        if not _are_different(task.id for task in tasks):
+            return None
+        rows = [row_of(self._env, task, tx.version) for task in tasks]
+        for part in _in_parts(rows):
+            if tx.sql.execute(insert(len(part)), list(chain.from_iterable(part))).rowcount != len(part):
+                return None
+        return [Written(tx.version)] * len(tasks)
+
+    def apply_together(self, tx: Transaction, transitions: Sequence[Transition]) -> list[Written] | None:
+        """Update tasks in a few statements; None: they cannot be, and what was done has to be undone."""
+        if not _CAN_UPDATE_MANY or not _are_different(transition.before.id for transition in transitions):
+            return None
+        alike: dict[tuple[str, ...], list[list[Any]]] = {}
+        for transition in transitions:
+            row = [transition.before.id, transition.before.version, *values_of(transition.changes)]
+            alike.setdefault(columns_of(tuple(transition.changes)), []).append(row)
+        for columns, rows in alike.items():
+            for part in _in_parts(rows):
+                values = [tx.version, *chain.from_iterable(part), self._env]
+                if tx.sql.execute(update_many(columns, len(part)), values).rowcount != len(part):
+                    return None
+        return [Written(tx.version)] * len(transitions)
 
     def commit(
         self, tx: Transaction, transitions: Sequence[Transition], creates: Sequence[Task], locks: Sequence[LockChange]
@@ -74,8 +105,7 @@ class Writer:
 
     def _insert(self, tx: Transaction, task: Task) -> Written:
         try:
-            statement, values = insert_row(self._env, task, tx.version)
-            written = self._run(tx, statement, values)
+            written = self._run(tx, insert(1), row_of(self._env, task, tx.version))
         except _UNFIT as error:
             return _impossible(error)
         if written.applied:
@@ -88,13 +118,9 @@ class Writer:
     def _update(self, tx: Transaction, transition: Transition) -> Written:
         before = transition.before
         try:
-            assignments, values = update_of(transition.changes)
-            prefix = f"{assignments}, " if assignments else ""
-            return self._run(
-                tx,
-                f"UPDATE tasks SET {prefix}version = ? WHERE env = ? AND id = ? AND version = ?",  # noqa: S608  # ours
-                (*values, tx.version, self._env, before.id, before.version),
-            )
+            statement = update(columns_of(tuple(transition.changes)))
+            values = (*values_of(transition.changes), tx.version, self._env, before.id, before.version)
+            return self._run(tx, statement, values)
         except _UNFIT as error:
             return _impossible(error)
 
@@ -122,6 +148,21 @@ class Writer:
     def _run(self, tx: Transaction, statement: str, values: Sequence[Any]) -> Written:
         """Run a statement that changes one row; refused where it changed none."""
         return Written(tx.version) if tx.sql.execute(statement, values).rowcount else Written()
+
+
+def _are_different(ids: Iterable[str]) -> bool:
+    """Tell whether none of these ids stands there twice: the second write of a task depends on the first."""
+    listed = list(ids)
+    return len(set(listed)) == len(listed)
+
+
+def _in_parts(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut rows into parts of a few sizes, so that SQLite meets the same statements again."""
+    start = 0
+    for size in _SIZES:
+        while len(rows) - start >= size:
+            yield rows[start : start + size]
+            start += size
 
 
 def _required(written: Written) -> Written:

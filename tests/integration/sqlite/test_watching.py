@@ -35,10 +35,10 @@ def looks_of(store: SqliteStore) -> list[object]:
     submit = store._connection._submit
     looks: list[object] = []
 
-    def recorded(job: Any, *, writes: bool) -> Any:
+    def recorded(job: Any, **how: Any) -> Any:
         if isinstance(job, partial) and job.func == store._watches._look:
             looks.append(job)
-        return submit(job, writes=writes)
+        return submit(job, **how)
 
     store._connection._submit = recorded  # type: ignore[method-assign]  # records, and passes on
     return looks

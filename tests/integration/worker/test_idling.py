@@ -26,9 +26,9 @@ def _requests(client: Client) -> Callable[[], object]:
     assert isinstance(store, SqliteStore)
     submit, jobs = store._connection._submit, []
 
-    def counted(job: Any, *, writes: bool) -> Any:
-        jobs.append(writes)
-        return submit(job, writes=writes)
+    def counted(job: Any, **how: Any) -> Any:
+        jobs.append(job)
+        return submit(job, **how)
 
     store._connection._submit = counted  # type: ignore[method-assign]  # counts, and passes on
     return lambda: len(jobs)
