@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+from oncetask.ids import new_id
 from oncetask.store import Cursor
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Crowding"]
 
 _SMALLEST_PART = 8
-_LONGEST_LEAP = 16.0  # times what was read: so many places are there to be at, at most
+_LONGEST_LEAP = 8.0  # times what was read: so many places are there to be at, at most
 _FORGETS = 0.5
 _ALONE = 0.02
 _LOWEST_ID = "!"
@@ -62,10 +63,12 @@ class Crowding:
 
     def read(self, found: Sequence[Task], *, is_full: bool) -> None:
         """Take note of what was there: a piece behind it is where to read next; behind the end there is the head."""
-        self._page = max(self._least, self._page // 2) if self.is_felt else min(self._most, 2 * self._page)
+        self._page = self._least if self.is_felt else min(self._most, 2 * self._page)
         first, last = (found[0].due_at, found[-1].due_at) if is_full else (None, None)
         if first is None or last is None:
             self._after = None
-            return
-        leap = random.random() * _LONGEST_LEAP  # noqa: S311  # spreading, not hiding
-        self._after = Cursor(last + leap * (last - first), _LOWEST_ID)
+        elif first == last:  # many that are due at one instant stand in the order of their ids
+            self._after = Cursor(last, new_id())
+        else:
+            leap = random.random() * _LONGEST_LEAP  # noqa: S311  # spreading, not hiding
+            self._after = Cursor(last + leap * (last - first), _LOWEST_ID)

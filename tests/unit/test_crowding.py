@@ -30,7 +30,7 @@ def test_one_who_is_alone_reads_more_and_more_from_the_head() -> None:
 
 
 def test_one_who_is_refused_goes_on_behind_what_was_read() -> None:
-    """The next place is behind the page, at most sixteen times its length further, and not always the same."""
+    """The next place is behind the page, at most eight times its length further, and not always the same."""
     places = set()
     for _ in range(50):
         crowding = Crowding(AHEAD)
@@ -42,7 +42,7 @@ def test_one_who_is_refused_goes_on_behind_what_was_read() -> None:
 
     seconds = [(place - T0).total_seconds() for place in places]
     assert min(seconds) >= LEAST - 1
-    assert max(seconds) <= (LEAST - 1) * 17
+    assert max(seconds) <= (LEAST - 1) * 9
     assert len(places) > 1
 
 
@@ -86,3 +86,17 @@ def test_only_one_who_was_refused_everything_leaves_what_was_read() -> None:
 
     assert not crowding.claimed(refused=31, tried=32)
     assert crowding.claimed(refused=32, tried=32)
+
+
+def test_among_many_of_one_instant_any_id_may_be_next() -> None:
+    """Tasks that are due at the same moment stand in the order of their ids, so there the place is an id."""
+    crowding = Crowding(AHEAD)
+    crowding.claimed(refused=10, tried=32)
+    places = set()
+    for _ in range(20):
+        crowding.read([a_task(f"t:{n}", due_at=T0) for n in range(LEAST)], is_full=True)
+        assert crowding.place is not None
+        assert crowding.place.due_at == T0
+        places.add(crowding.place.task_id)
+
+    assert len(places) == 20
