@@ -16,7 +16,7 @@ help:
 	@echo 'make test         run the whole test suite (ARGS= for pytest; -n 0 for one process)'
 	@echo 'make lint         ruff, mypy, import-linter, codespell'
 	@echo 'make format       let ruff format and mend what it can'
-	@echo 'make bench        run the benchmarks (ARGS= for their options)'
+	@echo 'make bench        run the benchmarks, into bench.json (ARGS= for their options: --only throughput, say)'
 	@echo 'make coverage     run the tests and show what they do not reach'
 	@echo 'make constraints  resolve constraints.txt anew'
 	@echo 'make clean        remove .venv and caches'

@@ -1,9 +1,11 @@
-"""How fast workers drain no-op tasks, how soon cancels, time limits and instants arrive, how soon functions start.
+"""What oncetask does a second, how soon, and what it costs, with the bars that it has to keep.
 
-`python -m benchmarks --help` tells its options.
+`python -m benchmarks --help` tells the options; `--only` takes the names of sections. `python -m benchmarks.compare`
+holds the results of two runs against each other, `python -m benchmarks.peers` and `python -m benchmarks.simulation`
+are other programs.
 
-Each figure is one run on this machine, with whatever else runs on it; compare figures of one run only. Reads and
-writes are counted at the RPC, by the adapter itself.
+Machines differ, and so do minutes of one: compare figures of one run. Reads and writes are counted at the RPC, by the
+adapter itself. Each section has a store of its own, a new file or a fresh emulator.
 """
 
 from __future__ import annotations
@@ -14,202 +16,124 @@ import json
 import logging
 import os
 import platform
+import shutil
+import signal
+import subprocess
 import sys
 import tempfile
-import time
 import uuid
-from contextlib import AsyncExitStack
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from benchmarks import cancelling, cold_start, keyed, limits, recurring
-from oncetask import App, Client, Context, Payload, Worker, connect
+from benchmarks.catalogue import LOCAL, STORED, Sizes, Stored
+from benchmarks.peers.measuring import results as peers
+from benchmarks.report import Section, show
 from tests.emulator import running_emulator
 
-BARS = {
-    "sqlite": {
-        "drain_per_second": "at least 2,000",
-        "limit_200_ms_first": "at least 200",
-        "limit_200_ms_last": "at most 350",
-        "concurrent_limits_own": "all of 1,000",
-    },
-    "firestore": {
-        "cancel_p95_ms": "at most 250",
-        "bulk_cancel_rpcs_per_500": "at most 3",
-        "drain_per_second": "at least 500",
-        "writes_per_task": "at most 3",
-        "reads_per_task": "at most 3",
-        "limit_200_ms_first": "at least 200",
-        "limit_200_ms_last": "at most 350",
-        "concurrent_limits_own": "all of 1,000",
-    },
-}
-KEYED = {
-    "fire_overlaps": "none",
-    "fire_out_of_order": "none",
-    "fire_never": "none",
-    "keyed_1_out_of_order": "none",
-    "keyed_4_out_of_order": "none",
-    "batched_1_out_of_order": "none",
-}
-ON_FIRESTORE = {
-    "keyed_1_per_second": "at least 300",
-    "keyed_4_per_second": "at least 300",
-    "keyed_1_writes_per_task": "at most 3.2",
-    "batched_1_per_second": "at least 1,000",
-}
-RACE = {"race_run_once": "all of them", "race_run_more_often": "none", "race_run_never": "none"}
-app = App("benchmark")
-
-
-class Noop(Payload, kind="noop"):
-    """Nothing to do."""
-
-    n: int
-
-
-class Last(Payload, kind="last"):
-    """Enqueued behind the others: when it starts, the line before it is empty."""
-
-
-@app.handler(Noop)
-async def noop(_: Context, __: Noop) -> None:
-    """Do nothing."""
-
-
-async def measure(url: str, tasks: int, concurrency: int, cancels: int) -> dict[str, float]:
-    """Enqueue, drain with one worker that finds them all waiting, cancel."""
-    figures: dict[str, float] = {}
-    async with connect(url, env=f"bench-{uuid.uuid4().hex[:8]}") as client:
-        counters = getattr(client.store, "counters", None)
-        started = time.perf_counter()
-        await client.enqueue_many([Noop(n=n) for n in range(tasks)])
-        figures["enqueue_per_second"] = tasks / (time.perf_counter() - started)
-        enqueue_writes = counters.writes_sent if counters else 0
-        reads_before = counters.documents_read + counters.listen_documents if counters else 0
-        figures["drain_per_second"] = tasks / await drain(client, tasks, concurrency)
-        if counters:
-            figures["writes_per_task"] = counters.writes_sent / tasks
-            figures["writes_per_task_without_enqueue"] = (counters.writes_sent - enqueue_writes) / tasks
-            figures["reads_per_task"] = (counters.documents_read + counters.listen_documents - reads_before) / tasks
-            figures["refused_writes"] = counters.writes_refused
-            figures["rpcs_per_task"] = sum(counters.rpcs.values()) / tasks
-        figures["idle_round_trip_ms"] = 1_000 * await round_trip(client)
-        left = await client.pending_count()
-        if left:
-            sys.exit(f"{left} tasks were left over: the figures mean nothing")
-    async with connect(url, env=f"bench-{uuid.uuid4().hex[:8]}") as client:
-        figures |= await cancelling.latencies(client, cancels)
-        figures |= await cancelling.bulk(client, tasks)
-    async with connect(url, env=f"bench-{uuid.uuid4().hex[:8]}") as client:
-        figures |= await limits.measure(client, cancels, many=1_000)
-    return figures
-
-
-async def race(url: str, minutes: int) -> dict[str, float]:
-    """Let workers race for generators, in a place of its own: on the emulator every document there slows them down."""
-    async with AsyncExitStack() as stack:
-        return await recurring.instants(lambda: stack.enter_async_context(connect(url)), minutes)
-
-
-async def keys(url: str) -> dict[str, float]:
-    """Drain tasks of fifty keys with one worker and with four, and in batches."""
-    open_client = partial(connect, url)
-    figures: dict[str, float] = {}
-    for workers in (1, 4):
-        figures |= await keyed.drain(lambda env: open_client(env=env), tasks=1_000, workers=workers)
-    return figures | await keyed.batches(lambda env: open_client(env=env), tasks=5_000)
-
-
-async def drain(client: Client, tasks: int, concurrency: int) -> float:
-    """Give the seconds from the worker's start until the last of the tasks is recorded as done."""
-    done = 0
-    all_done = asyncio.Event()
-
-    async def count(_: Context, call_next) -> object:  # type: ignore[no-untyped-def]  # noqa: ANN001  # CallNext
-        nonlocal done
-        result = await call_next()
-        done += 1
-        if done == tasks:
-            all_done.set()
-        return result
-
-    counting = App("counting")
-    counting.middleware(count)
-    counting.include(app)
-    started = time.perf_counter()
-    async with Worker(counting, client, concurrency=concurrency):
-        await all_done.wait()
-    return time.perf_counter() - started  # leaving the worker waits until every completion is stored
-
-
-async def round_trip(client: Client) -> float:
-    """Give the median seconds from enqueue to done, with a worker that waits for work."""
-    times = []
-    async with Worker(app, client):
-        for n in range(20):
-            started = time.perf_counter()
-            receipt = await client.enqueue(Noop(n=-n))
-            await client.wait(receipt.task_id, timeout=30)
-            times.append(time.perf_counter() - started)
-    return sorted(times)[len(times) // 2]
+_STORES = ("sqlite", "firestore")
+_QUICK = Sizes(tasks=1_000, keyed=500, tries=10, minutes=10, fire=500, queues=(500, 2_000, 10_000))
 
 
 def main() -> None:
-    """Measure the stores that were asked for; print a table, or JSON."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--tasks", type=int, default=5_000, help="no-op tasks that wait before the worker starts")
-    parser.add_argument("--concurrency", type=int, default=32, help="the worker's")
-    parser.add_argument("--cancels", type=int, default=100, help="handlers cancelled in another process")
-    parser.add_argument("--minutes", type=int, default=100, help="of fifty generators that workers race for")
-    parser.add_argument("--under-fire", type=int, default=5_000, help="tasks of fifty keys, while workers are killed")
-    parser.add_argument("--stores", nargs="+", choices=["sqlite", "firestore"], default=["sqlite", "firestore"])
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    asked = parser.parse_args()
+    """Measure what was asked for; print tables, and write JSON."""
+    asked = _arguments()
     logging.getLogger("oncetask").setLevel(logging.CRITICAL)  # a thousand time limits are reached on purpose
-    results, rules, start = {}, recurring.rules(), cold_start.measure()
-    for store in asked.stores:
-        if store == "sqlite":
-            with tempfile.TemporaryDirectory() as folder:
-                url = f"sqlite:///{Path(folder) / 'bench.db'}"
-                raced = asyncio.run(race(f"sqlite:///{Path(folder) / 'race.db'}", asked.minutes))
-                raced |= asyncio.run(keyed.under_fire(f"sqlite:///{Path(folder) / 'fire.db'}", asked.under_fire))
-                raced |= asyncio.run(keys(f"sqlite:///{Path(folder) / 'keys.db'}"))
-                results[store] = raced | asyncio.run(measure(url, asked.tasks, asked.concurrency, asked.cancels))
-        else:
-            with running_emulator() as host:
-                os.environ["FIRESTORE_EMULATOR_HOST"] = host
-                url = f"firestore://bench-{uuid.uuid4().hex[:8]}"
-                raced = asyncio.run(race(f"{url}-race", asked.minutes))
-                raced |= asyncio.run(keyed.under_fire(f"{url}-fire", asked.under_fire))
-                raced |= asyncio.run(keys(f"{url}-keys"))
-                results[store] = raced | asyncio.run(measure(url, asked.tasks, asked.concurrency, asked.cancels))
-    if asked.json:
-        print(
-            json.dumps(
-                {
-                    "python": platform.python_version(),
-                    "cpus": os.cpu_count(),
-                    "rules": rules,
-                    "cold_start": start,
-                    "stores": results,
-                },
-                indent=2,
-            )
-        )
-        return
-    show("rules of ten years ago", rules, {"next_after_worst_ms": "at most 5"})
-    show("cold start of functions/main.py, beside importing Google's libraries alone", start, cold_start.BARS)
-    for store, figures in results.items():
-        title = f"{store}: {asked.tasks} no-op tasks, one worker, concurrency {asked.concurrency}"
-        show(title, figures, {**BARS[store], **RACE, **KEYED, **(ON_FIRESTORE if store == "firestore" else {})})
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that servers are stopped
+    sections: list[tuple[str, Section]] = []
+    for name, section in _measured(asked):
+        show(section)
+        sections.append((name, section))
+        if asked.output is not None:  # after each, so that an end half-way leaves what there is
+            asked.output.write_text(json.dumps(_results(sections), indent=2) + "\n")
+    missed = [f"{name}: {figure}" for name, section in sections for figure in section.missed()]
+    print(f"bars missed: {'; '.join(missed) or 'none'}")
 
 
-def show(title: str, figures: dict[str, float], bars: dict[str, str]) -> None:
-    """Print figures, with what they should be."""
-    print(title)
-    for name, figure in figures.items():
-        print(f"  {name.replace('_', ' '):34} {figure:12,.2f}  {bars.get(name, '')}".rstrip())
+def _arguments() -> argparse.Namespace:
+    names = [section.name for section in (*LOCAL, *STORED)]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--only", nargs="+", choices=[*names, "peers"], default=[*names, "peers"], help="sections")
+    parser.add_argument("--stores", nargs="+", choices=_STORES, default=_STORES)
+    parser.add_argument("--tasks", type=int, help="no-ops that wait before a worker starts")
+    parser.add_argument("--quick", action="store_true", help="much less of everything, to see whether it works")
+    parser.add_argument("--output", type=Path, default=Path("bench.json"), help="where the JSON is written")
+    asked = parser.parse_args()
+    asked.sizes = _QUICK if asked.quick else Sizes()
+    if asked.tasks is not None:
+        asked.sizes = Sizes(**{**vars(asked.sizes), "tasks": asked.tasks})
+    return asked
+
+
+def _measured(asked: argparse.Namespace) -> Iterator[tuple[str, Section]]:
+    for local in LOCAL:
+        if local.name in asked.only:
+            yield local.name, Section(local.title, local.run(), local.bars)
+    for stored in STORED:
+        for store in stored.stores:
+            if stored.name in asked.only and store in asked.stores:
+                figures = _on(store, stored, asked.sizes)
+                yield f"{stored.name}_{store}", Section(f"{store}: {stored.title}", figures, stored.bars.get(store, {}))
+    if "peers" in asked.only:
+        for peer in peers(asked.sizes.tasks):
+            yield f"peer_{peer.name}", Section(peer.title, peer.figures)
+
+
+def _on(store: str, section: Stored, sizes: Sizes) -> dict[str, float]:
+    with _fresh(store) as url:
+        return dict(asyncio.run(_awaited(section, url, sizes)))
+
+
+async def _awaited(section: Stored, url: str, sizes: Sizes) -> dict[str, float]:
+    return await section.run(url, sizes)
+
+
+@contextmanager
+def _fresh(store: str) -> Iterator[str]:
+    """Give the url of a store of its own."""
+    if store == "sqlite":
+        with tempfile.TemporaryDirectory() as folder:
+            yield f"sqlite:///{Path(folder) / 'bench.db'}"
+    else:
+        with running_emulator() as host:
+            before = os.environ.get("FIRESTORE_EMULATOR_HOST")
+            os.environ["FIRESTORE_EMULATOR_HOST"] = host
+            try:
+                yield f"firestore://bench-{uuid.uuid4().hex[:8]}"
+            finally:
+                if before is None:  # else the next section would look for this emulator
+                    del os.environ["FIRESTORE_EMULATOR_HOST"]
+
+
+def _results(sections: list[tuple[str, Section]]) -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+        "oncetask": version("oncetask"),
+        "commit": _commit(),
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "sections": [
+            {
+                "name": name,
+                "title": section.title,
+                "figures": dict(section.figures),
+                "missed": list(section.missed()),
+            }
+            for name, section in sections
+        ],
+    }
+
+
+def _commit() -> str | None:
+    git = shutil.which("git")
+    if git is None:
+        return None
+    root = Path(__file__).parents[1]
+    told = subprocess.run([git, "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    return told.stdout.strip() or None
 
 
 if __name__ == "__main__":

@@ -14,9 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-__all__ = ["BARS", "measure"]
+__all__ = ["measure"]
 
-BARS = {"own_percent": "at most 15"}
 RUNS = 7
 
 _FUNCTIONS = Path(__file__).parents[1] / "functions"

@@ -12,21 +12,21 @@ import itertools
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from google.cloud.firestore import AsyncClient
 from google.cloud.firestore_v1 import FieldFilter, types
 from google.cloud.firestore_v1._helpers import encode_dict
 
-from oncetask.clock import SystemClock, StoreClock, to_micros
+from oncetask.clock import StoreClock, SystemClock
 from oncetask.enqueueing import new_task
 from oncetask.ids import new_id
 from oncetask.payload import Payload
 from oncetask.store.document import encode
-from oncetask.store.sqlite.schema import insert, prepare, row_of
+from oncetask.store.sqlite.schema import COLUMNS, insert, prepare, row_of
 from oncetask.task import Task
 
 __all__ = ["firestore", "sqlite"]
@@ -37,6 +37,17 @@ _CREATES = 500
 _READS = 500
 _LANES = 2
 _LEASE = timedelta(seconds=60)
+_ENV = "floor"
+_FIRST_VERSION = 1_000_000
+_DUE = f"SELECT {COLUMNS} FROM tasks WHERE env = ? AND kind = ? AND dueAt <= ? ORDER BY dueAt, id LIMIT ?"  # noqa: S608  # ours
+_CLAIM = (
+    "UPDATE tasks SET leaseOwner = ?, leasedUntil = ?, dueAt = ?, attempts = 1, startedAt = ?, version = ? "
+    "WHERE env = ? AND id = ? AND version = ?"
+)
+_END = (
+    "UPDATE tasks SET outcome = 'completed', doneAt = ?, leaseOwner = NULL, leasedUntil = NULL, dueAt = NULL, "
+    "version = ? WHERE env = ? AND id = ? AND version = ?"
+)
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
@@ -49,12 +60,12 @@ def _new(payloads: Sequence[Payload]) -> list[Task]:
 
 
 async def firestore(project: str, payloads: Sequence[Payload], *, batch: int) -> dict[str, float]:
-    """Create, claim and complete on Firestore, by the asynchronous client; `batch` tasks at a time in each of two calls."""
+    """Create, claim and complete by the asynchronous client, in two calls at a time with `batch` tasks each."""
     client = AsyncClient(project=project)
     try:
         return await _Firestore(client, batch).measure(payloads)
     finally:
-        client.close()
+        client.close()  # type: ignore[no-untyped-call]  # Google ships no types for it
 
 
 class _Firestore:
@@ -92,7 +103,7 @@ class _Firestore:
             found = await self._next(kind)
             if not found and not held:
                 return
-            now = datetime.now(tz=found[0].read_time.tzinfo if found else held[0][1].tzinfo)
+            now = datetime.now(UTC)
             writes = [self._end(name, version, now) for name, version in held]
             writes += [self._claim(snapshot, now) for snapshot in found]
             versions = await self._write(writes)
@@ -105,7 +116,7 @@ class _Firestore:
             if len(self._found) < self._batch:
                 due = (
                     self._tasks.where(filter=FieldFilter("kind", "==", kind))
-                    .where(filter=FieldFilter("dueAt", "<=", datetime.now().astimezone()))
+                    .where(filter=FieldFilter("dueAt", "<=", datetime.now(UTC)))
                     .order_by("dueAt")
                     .limit(_READS)
                 )
@@ -156,13 +167,11 @@ def sqlite(path: str, payloads: Sequence[Payload], *, batch: int) -> dict[str, f
     with closing(sqlite3.connect(path, isolation_level=None)) as sql:
         prepare(sql, path)
         started = time.perf_counter()
-        version = itertools.count(1)
-        for chunk in _chunks(_new(payloads), _CREATES):
-            _in_one(
-                sql, lambda chunk=chunk: sql.executemany(insert(1), [row_of("floor", t, next(version)) for t in chunk])
-            )
+        for version, chunk in enumerate(_chunks(_new(payloads), _CREATES), 1):
+            with _transaction(sql):
+                sql.executemany(insert(1), [row_of(_ENV, task, version) for task in chunk])
         enqueued = time.perf_counter()
-        completed = _drain(sql, payloads[0].kind, batch, version)
+        completed = _drain(sql, payloads[0].kind, batch)
         drained = time.perf_counter()
     if completed != len(payloads):
         sys.exit(f"the floor completed {completed} of {len(payloads)} tasks: its figures mean nothing")
@@ -172,48 +181,31 @@ def sqlite(path: str, payloads: Sequence[Payload], *, batch: int) -> dict[str, f
     }
 
 
-def _drain(sql: sqlite3.Connection, kind: str, batch: int, version: Iterator[int]) -> int:
+def _drain(sql: sqlite3.Connection, kind: str, batch: int) -> int:
+    """Claim and complete all there is; gives the number."""
     completed, held, found = 0, list[tuple[str, int]](), list[tuple[str, int]]()
-    while True:
+    for version in itertools.count(_FIRST_VERSION):
         now = time.time_ns() // 1_000
         if not found:
-            due = (
-                "SELECT id, version, data, attempts, waitUntil, createdAt FROM tasks WHERE env = 'floor' AND kind = ? "
-            )
-            ids = {task_id for task_id, _ in held}
-            rows = sql.execute(f"{due} AND dueAt <= ? ORDER BY dueAt, id LIMIT ?", (kind, now, _READS)).fetchall()  # noqa: S608  # ours
-            found = [(row[0], row[1]) for row in rows if row[0] not in ids]
+            holding = {task_id for task_id, _ in held}
+            found = [row[:2] for row in sql.execute(_DUE, (_ENV, kind, now, _READS)) if row[0] not in holding]
         claimed, found = found[:batch], found[batch:]
         if not claimed and not held:
-            return completed
-        new, until = next(version), now + to_micros_of(_LEASE)
-
-        def write(claimed: list[tuple[str, int]] = claimed, held: list[tuple[str, int]] = held) -> int:
-            ends = sql.executemany(
-                "UPDATE tasks SET outcome = 'completed', doneAt = ?, leaseOwner = NULL, leasedUntil = NULL, dueAt = NULL, "
-                "version = ? WHERE env = 'floor' AND id = ? AND version = ?",
-                [(now, new, task_id, old) for task_id, old in held],
-            ).rowcount
-            claims = sql.executemany(
-                "UPDATE tasks SET leaseOwner = ?, leasedUntil = ?, dueAt = ?, attempts = 1, startedAt = ?, version = ? "
-                "WHERE env = 'floor' AND id = ? AND version = ?",
-                [(new_id(), until, until, now, new, task_id, old) for task_id, old in claimed],
-            ).rowcount
-            return max(0, ends) + max(0, claims)
-
-        if _in_one(sql, write) != len(claimed) + len(held):
+            break
+        until = now + _LEASE // timedelta(microseconds=1)
+        ends = [(now, version, _ENV, task_id, old) for task_id, old in held]
+        claims = [(new_id(), until, until, now, version, _ENV, task_id, old) for task_id, old in claimed]
+        with _transaction(sql):
+            changed = [sql.executemany(_END, ends).rowcount, sql.executemany(_CLAIM, claims).rowcount]
+        if sum(number for number in changed if number > 0) != len(claimed) + len(held):
             sys.exit("the floor was refused writes: its figures mean nothing")
         completed += len(held)
-        held = [(task_id, new) for task_id, _ in claimed]
+        held = [(task_id, version) for task_id, _ in claimed]
+    return completed
 
 
-def to_micros_of(duration: timedelta) -> int:
-    """Give a duration in microseconds."""
-    return duration // timedelta(microseconds=1)
-
-
-def _in_one(sql: sqlite3.Connection, write: Callable[[], T]) -> T:
+@contextmanager
+def _transaction(sql: sqlite3.Connection) -> Iterator[None]:
     sql.execute("BEGIN IMMEDIATE")
-    result = write()
+    yield
     sql.execute("COMMIT")
-    return result

@@ -14,13 +14,13 @@ from benchmarks import floor
 from benchmarks.report import Bar, at_least, at_most, exactly
 from oncetask import App, CallNext, Client, Context, Payload, Worker, connect
 
-__all__ = ["BARS", "WIDE_BARS", "Noop", "drain", "measure", "wide"]
+__all__ = ["BARS", "measure"]
 
 _TURNS = 3
 _WARM_UP = 1_000
 _SHARES = {"enqueue_of_floor": at_least(0.8), "drain_of_floor": at_least(0.7)}
 BARS: dict[str, dict[str, Bar]] = {
-    "sqlite": {},
+    "sqlite": {"enqueue_per_second": at_least(20_000), "drain_per_second": at_least(5_000)},
     "firestore": {
         **_SHARES,
         "writes_per_task": at_most(3),
@@ -28,7 +28,6 @@ BARS: dict[str, dict[str, Bar]] = {
         "refused_writes": exactly(0),
     },
 }
-WIDE_BARS = {"drain_per_second": at_least(5_000), "enqueue_per_second": at_least(20_000)}
 app = App("throughput")
 
 
@@ -60,13 +59,7 @@ async def measure(url: str, tasks: int, concurrency: int) -> dict[str, float]:
     return figures
 
 
-async def wide(url: str, tasks: int, concurrency: int) -> dict[str, float]:
-    """Give the rates with more tasks at a time: what a flush of the disk costs is shared by more."""
-    runs = [await _run(url, tasks, concurrency) for _ in range(_TURNS)]
-    return {name: _median(runs, name) for name in runs[0]}
-
-
-async def drain(client: Client, tasks: int, concurrency: int) -> float:
+async def _drain(client: Client, tasks: int, concurrency: int) -> float:
     """Give the seconds from the worker's start until the last of the tasks is recorded as done."""
     done = 0
     all_done = asyncio.Event()
@@ -99,7 +92,7 @@ async def _run(url: str, tasks: int, concurrency: int) -> dict[str, float]:
             figures["enqueue_per_second"] = tasks / (time.perf_counter() - started)
             counters = getattr(client.store, "counters", None)
             reads_before = counters.documents_read + counters.listen_documents if counters else 0
-            figures["drain_per_second"] = tasks / await drain(client, tasks, concurrency)
+            figures["drain_per_second"] = tasks / await _drain(client, tasks, concurrency)
             if counters:
                 reads = counters.documents_read + counters.listen_documents - reads_before
                 figures["writes_per_task"] = counters.writes_sent / tasks

@@ -284,6 +284,10 @@ class Context:
         other._payload = payload  # noqa: SLF001  # its own class
         return other
 
+    def let_go(self) -> None:
+        """Take no more of what a handler says of its progress, since its run is over."""
+        self._tell = _to_nobody
+
     @property
     def staged(self) -> tuple[tuple[Task, ...], Any]:
         """What the completion takes along: the new tasks, and the user's batch or None."""
@@ -295,6 +299,10 @@ class Context:
         cleanup = is_cleanup(self.task)
         extra = {"task_id": self.task_id, "kind": self.kind, "attempt": self.attempt, "cleanup": cleanup}
         return _TaskLogger(logging.getLogger(f"oncetask.task.{self.kind}"), extra)
+
+
+def _to_nobody(_: Progress) -> None:
+    """Take what comes too late."""
 
 
 class _TaskLogger(logging.LoggerAdapter[logging.Logger]):

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import TypedDict
 
 from oncetask import lifecycle
-from oncetask.clock import Duration, Now, check_instant, seconds
+from oncetask.clock import EPOCH, Duration, Now, check_instant, seconds
 from oncetask.ids import new_id
 from oncetask.payload import Payload, check_indexed, check_resource_key, check_task_id, derive_task_id
 from oncetask.recurrence import Recurrence, begin
@@ -14,6 +14,10 @@ from oncetask.store.fitting import check_size
 from oncetask.task import Task
 
 __all__ = ["EnqueueOptions", "ScheduleOptions", "new_task"]
+
+
+_BLANK = Task(id="", kind="", data={}, wait_until=EPOCH, created_at=EPOCH)
+"""What new tasks are copies of: that costs a fifth of making them of nothing."""
 
 
 class ScheduleOptions(TypedDict, total=False):
@@ -49,7 +53,7 @@ def new_task(payload: Payload, options: EnqueueOptions, now: Now, *, place: int 
     if not isinstance(payload, Payload):
         msg = f"payload must be an instance of a Payload class, not {payload!r}"
         raise TypeError(msg)
-    if unknown := set(options) - set(EnqueueOptions.__annotations__):
+    if options and (unknown := set(options) - set(EnqueueOptions.__annotations__)):
         msg = f"unknown option {min(unknown)!r}; there are: {', '.join(EnqueueOptions.__annotations__)}"
         raise TypeError(msg)
     data = payload.to_data()
@@ -58,7 +62,7 @@ def new_task(payload: Payload, options: EnqueueOptions, now: Now, *, place: int 
     recurrence = _recurrence(payload, options)
     wait_until = begin(recurrence, now.earliest) if recurrence else _wait_until(payload, options, now.earliest)
     key = options["resource_key"] if "resource_key" in options else payload.resource_key()
-    task = Task(
+    task = _BLANK.evolve(
         id=_task_id(payload, options),
         kind=payload.kind,
         data=data,

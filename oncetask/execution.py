@@ -163,6 +163,12 @@ class Execution:
         finally:
             running_context.reset(token)
 
+    def let_go(self) -> None:
+        """Forget what refers to each other, now that all is over: it needs no garbage collector then."""
+        self._context.let_go()
+        if self._call is not None and self._call.done():
+            self._call = None
+
     def describe(self, running: asyncio.Task[Any] | None) -> str | None:
         """Name the handler if this is the asyncio task that runs it."""
         if running is None or running is not self._call:
@@ -224,20 +230,20 @@ class Execution:
 
     async def _through_middlewares(self) -> object:
         running_context.set(self._context)
-
-        def entered(place: int) -> CallNext:
-            if place == len(self._handler.middlewares):
-                return self._in_function
-            return lambda: self._handler.middlewares[place](self._context, entered(place + 1))
-
         try:
             with self._telemetry.attempt(self._context.tasks, lambda: self._signal.reason):
-                return await entered(0)()
+                return await self._entered(0)()
         except (Exception, asyncio.CancelledError):
             raise
         except BaseException as error:  # SystemExit and the like would end the worker and everybody's tasks
             msg = f"the handler tried to end its process: {error!r}"
             raise RuntimeError(msg) from error
+
+    def _entered(self, place: int) -> CallNext:
+        """Give what a middleware calls to go on: the next one, or the handler."""
+        if place == len(self._handler.middlewares):
+            return self._in_function
+        return lambda: self._handler.middlewares[place](self._context, self._entered(place + 1))
 
     async def _in_function(self) -> object:
         call = self._to_call

@@ -96,6 +96,8 @@ class Run:
             _log.exception("the end of task %s could not be recorded; its lease will run out", self.task_id)
         finally:
             self._free_slot()
+            if self._execution is not None:
+                self._execution.let_go()
 
     async def _start(self) -> bool:
         """Begin with what was claimed."""

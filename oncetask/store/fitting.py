@@ -34,6 +34,8 @@ _LARGEST_VALUES = _LARGEST_DOCUMENT - _ROOM_FOR_THE_REST
 _LARGEST_PROGRESS = 8 * 1_024
 _MOST_BYTES_PER_CHARACTER = 8  # "{}, " takes four characters of JSON and 32 bytes of Firestore
 _LONGEST_PATH = 1_450  # Firestore's 1,500 bytes hold for all names on the way to a value, "result" and dots too
+_LENIENT = json.JSONEncoder(default=str)  # data may be somebody else's
+_STRICT = json.JSONEncoder(allow_nan=False)
 
 
 class UnstorableResult(TypeError):
@@ -45,11 +47,8 @@ def check_size(*, data: object, result: object = None) -> None:
 
     Raises ValueError for a result with NaN or infinity, which JSON has no word for.
     """
-    texts = {
-        "data": json.dumps(data, default=str),
-        "result": json.dumps(result, allow_nan=False),
-    }  # data may be somebody else's
-    if sum(map(len, texts.values())) * _MOST_BYTES_PER_CHARACTER <= _LARGEST_VALUES:
+    characters = len(_LENIENT.encode(data)) + (0 if result is None else len(_STRICT.encode(result)))
+    if characters * _MOST_BYTES_PER_CHARACTER <= _LARGEST_VALUES:
         return
     sizes = {"data": stored_size(data), "result": stored_size(result)}
     if sum(sizes.values()) > _LARGEST_VALUES:

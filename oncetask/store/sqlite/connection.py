@@ -73,6 +73,12 @@ class Connection:
         self._departure = Departure(self._depart)
         self._thread = threading.Thread(target=self._serve, name="oncetask-sqlite", daemon=True)
         self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_is_passing),
+            wait=tenacity.wait_random_exponential(multiplier=0.01, max=1),
+            stop=tenacity.stop_after_delay(_PATIENCE_SECONDS),
+            reraise=True,
+        )
 
     async def open(self) -> None:
         """Start the thread and open the database. Raises StoreUnavailable that names the file."""
@@ -239,14 +245,8 @@ class Connection:
 
     def _patiently(self, action: Callable[[], T]) -> T:
         """Repeat what failed because another process held the lock; wrap what fails for good."""
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_is_passing),
-            wait=tenacity.wait_random_exponential(multiplier=0.01, max=1),
-            stop=tenacity.stop_after_delay(_PATIENCE_SECONDS),
-            reraise=True,
-        )
         try:
-            return retrying(action)
+            return self._retrying(action)
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
 

@@ -92,7 +92,7 @@ def prepare(connection: sqlite3.Connection, name: str) -> None:
 def row_of(env: str, task: Task, version: int) -> list[Any]:
     """Give the values that `insert` wants for a new task."""
     row = [env, task.id, version]
-    _add_columns(row, {name: getattr(task, name) for name in FIELDS})
+    _add_columns(row, {name: task.__dict__[name] for name in FIELDS})
     return row
 
 
@@ -154,19 +154,21 @@ def lock_of(resource_key: str, owner: object, leased_until: object, version: int
 
 def _add_columns(values: list[Any], changes: Mapping[str, Any]) -> None:
     for name, value in changes.items():
-        if name in INSTANTS:
-            values.append(None if value is None else to_micros(value))
+        if value is None:
+            values.append(None)
+            if name in _IN_TWO:
+                values.append(None)
+        elif name in INSTANTS:
+            values.append(to_micros(value))
         elif name in _TEXTS:
             values += _texts(name, value)
         elif name == "outcome":
-            values.append(None if value is None else value.value)
+            values.append(value.value)
         else:
             values.append(value)
 
 
 def _texts(name: str, value: Any) -> Iterable[str | None]:  # whatever the attribute holds
-    if value is None:
-        return (None, None) if name in _IN_TWO else (None,)
     if value == ():  # no errors
         return ("[]",)
     fields = encode_changes({name: value})
