@@ -110,7 +110,7 @@ class DueLine:
 
     def claimed(self, *, refused: int, tried: int) -> None:
         """Take note of how many claims others were faster with; where they were with all, go on elsewhere."""
-        if self._crowding.claimed(refused=refused, tried=tried):
+        if self._crowding.claimed(refused=refused, tried=tried) and self._waiting:
             self._waiting.clear()
             self._dry_kinds = frozenset()
         elif refused:
