@@ -4,6 +4,10 @@ From the call of `enqueue` to the first line of the handler, by the clock that a
 each try the worker was idle for 0.3 s. For Firestore the floor stands beside it, taking turns: from the call of a bare
 `set` of one small document to the callback of a bare `on_snapshot` on its collection.
 
+What such a task costs there is measured by itself: tasks that come so seldom that whatever a worker does now and then
+is done for each of them. Its reads are those of the worker, from when it has had its first tasks and is idle; its
+writes are those of the worker and the one that enqueued it.
+
 `python -m benchmarks.latency` is the other process: a worker on the store of ONCETASK_STORE, environment ONCETASK_ENV,
 and where it is given a collection a bare listener on that.
 """
@@ -40,6 +44,8 @@ BARS: dict[str, dict[str, Bar]] = {
 _IDLE_SECONDS = 0.3
 _PATIENCE_SECONDS = 30.0
 _FIRST_TRIES = 3  # not counted: connections and caches are cold
+_SELDOM_SECONDS = 2.5  # longer than the 2 s in which a worker looks at most once for what goes before all others
+_SELDOM_TASKS = 5
 
 Heard = Callable[[], Awaitable[float]]
 
@@ -50,7 +56,7 @@ class Noop(Payload, kind="noop"):
 
 async def measure(url: str, tries: int = 50) -> dict[str, float]:
     """Give median and 95th percentile in ms, with the worker in this process and in another one, and a task's cost."""
-    return {**await _same_process(url, tries), **await _other_process(url, tries)}
+    return {**await _same_process(url, tries), **await _other_process(url, tries), **await _cost(url)}
 
 
 async def _same_process(url: str, tries: int) -> dict[str, float]:
@@ -67,11 +73,8 @@ async def _same_process(url: str, tries: int) -> dict[str, float]:
             floor = _BareWrites(url, collection, callbacks.get)
         await stack.enter_async_context(Worker(_app(starts.put_nowait), client))
         await _tried(client, starts.get, floor, _FIRST_TRIES)
-        before = counted(client)
         times, floors = await _tried(client, starts.get, floor, tries)
-        after = counted(client)
-    cost = {f"single_task_{name}": (after[name] - before[name]) / tries for name in ("reads", "writes") if before}
-    return _figures("same_process", times, floors) | cost
+    return _figures("same_process", times, floors)
 
 
 async def _other_process(url: str, tries: int) -> dict[str, float]:
@@ -90,6 +93,25 @@ async def _other_process(url: str, tries: int) -> dict[str, float]:
         await _tried(client, heard, floor, _FIRST_TRIES)
         times, floors = await _tried(client, heard, floor, tries)
     return _figures("other_process", times, floors)
+
+
+async def _cost(url: str) -> dict[str, float]:
+    """Give reads and writes of a task on an idle queue; nothing for SQLite, which counts none."""
+    if not _is_firestore(url):
+        return {}
+    starts: asyncio.Queue[float] = asyncio.Queue()
+    env = _unique()
+    async with (
+        connect(url, env=env) as client,
+        connect(url, env=env) as served,
+        Worker(_app(starts.put_nowait), served),
+    ):
+        await _tried(client, starts.get, None, _FIRST_TRIES)
+        before = counted(served)
+        await _tried(client, starts.get, None, _SELDOM_TASKS, idle=_SELDOM_SECONDS)
+        after = counted(served)
+    reads, writes = ((after[name] - before[name]) / _SELDOM_TASKS for name in ("reads", "writes"))
+    return {"single_task_reads": reads, "single_task_writes": 1 + writes}
 
 
 class _BareWrites:
@@ -111,14 +133,14 @@ class _BareWrites:
 
 
 async def _tried(
-    client: Client, started_at: Heard, floor: _BareWrites | None, tries: int
+    client: Client, started_at: Heard, floor: _BareWrites | None, tries: int, idle: float = _IDLE_SECONDS
 ) -> tuple[list[float], list[float]]:
     """Give the seconds from enqueue to start, and those of the floor, one of each in turn."""
     times: list[float] = []
     floors: list[float] = []
-    async with asyncio.timeout(_PATIENCE_SECONDS + tries):
+    async with asyncio.timeout(_PATIENCE_SECONDS + tries * (1 + idle)):
         for _ in range(tries):
-            await asyncio.sleep(_IDLE_SECONDS)
+            await asyncio.sleep(idle)
             asked = time.monotonic()
             await client.enqueue(Noop())
             times.append(await started_at() - asked)

@@ -343,6 +343,8 @@ class DueLine:
             self._before_at = min(self._before_at, self._loop.time() + _HOT_SECONDS)
         elif len(due) == _DOORBELL_WIDTH:
             self._dry_kinds = frozenset()  # there may be more behind these
+        if not self._shows_busy_keys_only and not self._hangs_behind:  # the head of the line has just been seen
+            self._before_at = self._loop.time() + _BEFORE_SECONDS
 
     def _next_look(self) -> float:
         """Give the seconds until one of the tasks in front becomes due, at most the slow poll's."""

@@ -48,6 +48,10 @@ class Assumptions:
     least_ahead: int = _known(50, "tasks", Source.CODE, "a worker reads ahead at least")
     most_ahead: int = _known(500, "tasks", Source.CODE, "a worker reads ahead at most")
     ahead_for_a_slot: int = _known(16, "tasks", Source.CODE, "a worker reads ahead for each slot, between these two")
+    page_part: int = _known(8, "times", Source.CODE, "less a worker reads at first, and while it is refused claims")
+    longest_leap: float = _known(8, "pages", Source.CODE, "further on a worker reads at most that was refused claims")
+    forgets: float = _known(0.5, "of 1", Source.CODE, "of what it noted of refusals counts less with each claim call")
+    alone: float = _known(0.02, "of 1", Source.CODE, "of its claims may be refused to a worker that thinks it is alone")
     call_writes: int = _known(500, "writes", Source.CODE, "travel in one call at most")
     full_calls: int = _known(4, "calls", Source.CODE, "that are full a process has in flight")
     bell_width: int = _known(3, "documents", Source.CODE, "each query target of the doorbell shows")
@@ -80,15 +84,17 @@ class Settings:
     kinds: int = 1
     """Kinds with the same number of tasks each."""
     ahead: int | None = None
-    """How many tasks a query reads; None: as oncetask chooses from the concurrency."""
+    """How many tasks a query reads at most; None: as oncetask chooses from the concurrency."""
     claim: int | None = None
     """How many tasks are claimed by one call at most; None: as many as slots are free, which is what oncetask does."""
-    spread: int = 0
-    """Queries begin at a random one of so many places from the head of the line on; 0: at the head."""
+    instant: bool = False
+    """All tasks are due at one instant: who was refused claims reads on anywhere in the line, by a random id."""
     watermark: bool = False
     """Queries start where the line was a moment ago; not implemented yet."""
     warm: bool = True
     """Firestore has seen such traffic for long enough; else it ramps up from 500 writes a second."""
+    waiting: bool = False
+    """The tasks are there before the workers begin."""
     enqueuers: int = 4
     """Processes that enqueue at the same time."""
 
@@ -99,12 +105,11 @@ class Settings:
             if value is not None and value < 1:
                 msg = f"{name} must be 1 or more, not {value}"
                 raise ValueError(msg)
-        for name in ("handler", "spread"):
-            if getattr(self, name) < 0:
-                msg = f"{name} must be 0 or more, not {getattr(self, name)}"
-                raise ValueError(msg)
+        if self.handler < 0:
+            msg = f"handler must be 0 or more, not {self.handler}"
+            raise ValueError(msg)
 
     def read_ahead(self, known: Assumptions) -> int:
-        """Give how many tasks a query reads."""
+        """Give how many tasks a query reads at most."""
         wanted = known.ahead_for_a_slot * self.concurrency
         return self.ahead or min(max(wanted, known.least_ahead), known.most_ahead)

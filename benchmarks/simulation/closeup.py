@@ -22,9 +22,12 @@ _POINTS = 60
 
 
 def burst(known: Assumptions, settings: Settings, *, tasks: int, seed: int = 1) -> Result:
-    """Enqueue so many tasks at once, with workers that wait for them, and run them all."""
+    """Enqueue so many tasks at once, with workers that wait for them, or before these begin, and run them all."""
     run = _Run(known, settings, total=tasks, seed=seed)
-    run.enqueue_at_once()
+    if settings.waiting:
+        run.have_enqueued()
+    else:
+        run.enqueue_at_once()
     return run.result()
 
 
@@ -76,6 +79,10 @@ class _Run:
         for worker in self._workers:
             self._later(0.0, _begin, worker)
         self._later(0.0, self._snapshot, None)
+
+    def have_enqueued(self) -> None:
+        """Let all tasks be there before the workers begin."""
+        self._tasks.have_created(self._database)
 
     def enqueue_at_once(self) -> None:
         """Let the enqueuing processes keep as many full calls in flight as oncetask does."""

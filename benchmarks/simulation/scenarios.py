@@ -111,28 +111,30 @@ def _workers(known: Assumptions, scale: float, seed: int) -> Iterator[Row]:
 
 
 def _crowd(known: Assumptions, scale: float, seed: int) -> Iterator[Row]:
-    """A burst on 8 shards: what workers, the size of claims and reads, and random places to begin do to refusals."""
-    base = Settings(shards=8, handler=0.1)
+    """What waits on 8 shards, or one: what workers, the size of claims and reads, and one instant do to refusals."""
+    base = Settings(shards=8, handler=0.1, waiting=True)
     runs = [replace(base, workers=workers) for workers in (1, 2, 4, 8, 20, 50, 200)]
+    runs += [replace(base, shards=1, workers=workers) for workers in (1, 2, 4, 20, 200)]
     runs += [replace(base, claim=claim) for claim in (8, 16)]
     runs += [replace(base, ahead=ahead) for ahead in (50, 300)]
-    runs += [replace(base, workers=workers, spread=20_000) for workers in (4, 8, 20, 50, 200)]
-    runs += [replace(base, concurrency=256, workers=25), replace(base, concurrency=256, workers=25, spread=20_000)]
+    runs += [replace(base, workers=workers, instant=True) for workers in (4, 20, 200)]
+    runs += [replace(base, concurrency=256, workers=25)]
     for settings in runs:
         result = closeup.burst(known, settings, tasks=int(200_000 * scale), seed=seed)
         yield {
+            "shards": settings.shards,
             "workers": settings.workers,
             "concurrency": settings.concurrency,
             "claim": settings.claim or settings.concurrency,
             "ahead": settings.read_ahead(known),
-            "spread": settings.spread,
+            "instant": "yes" if settings.instant else "no",
             **_some(known, result, "tasks_per_second"),
             **_costs(known, result),
         }
 
 
 def _kinds(known: Assumptions, scale: float, seed: int) -> Iterator[Row]:
-    """The same burst with more kinds: they share a range, as long as one index does not begin with the kind."""
+    """The same burst with more kinds, evenly: each has ranges of its own, where all indexes begin with it."""
     for kinds in (1, 4, 30):
         result = closeup.burst(known, Settings(kinds=kinds, workers=50), tasks=int(100_000 * scale), seed=seed)
         yield {"kinds": kinds, **_some(known, result, "minutes", "tasks_per_second", "shard_writes_per_second")}

@@ -30,6 +30,13 @@ class Tasks:
         self.leased: dict[int, None] = {}
         """Claimed and not done, in the order of their claims."""
 
+    def have_created(self, database: Database) -> None:
+        """Have all tasks stored from the beginning: their writes count, and hold up nobody."""
+        database.writes += self.total
+        self.created = self.total
+        self.asked = [0.0] * self.total
+        self.stored = [0.0] * self.total
+
     def create(self, count: int, *, asked: float, now: float, database: Database) -> float:
         """Store so many more; gives when the last one is."""
         shards, first = self.shards, self.created
@@ -45,8 +52,8 @@ class Tasks:
             last = max(last, end)
         return last
 
-    def find(self, shard: int, now: float, most: int, *, skip: int = 0) -> list[int]:
-        """Give the first of a line that are free, as far as can be seen. `skip`: begin so many places further on."""
+    def find(self, shard: int, now: float, most: int, *, behind: int = 0) -> list[int]:
+        """Give the first of a line that are free, as far as can be seen. `behind`: all come before them."""
         shards, claimed, stored, total = self.shards, self.claimed, self.stored, self.total
         end, head = self._ends[shard], self._heads[shard]
         while end < total and stored[end] <= now:
@@ -54,7 +61,7 @@ class Tasks:
         while head < end and claimed[head] <= now:
             head += shards
         self._ends[shard], self._heads[shard] = end, head
-        at = head + skip * shards
+        at = max(head, behind + (shard - behind) % shards)
         found: list[int] = []
         while at < end and len(found) < most:
             part = range(at, min(at + most * shards, end), shards)

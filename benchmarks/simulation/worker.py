@@ -59,7 +59,9 @@ class Worker:
         self._candidates: list[int] = []
         self._tried: set[int] = set()
         self._dry: set[int] = set()
-        self._is_at_head = True
+        self._page = self._least = max(1, self._ahead // world.known.page_part)
+        self._refused = 0.0
+        self._after: int | None = None
         self._is_busy = False
         self._looked_before = self._looked = 0.0
         self.hears = False
@@ -112,23 +114,34 @@ class Worker:
         self._is_busy, self._looked = True, now
         left = [shard for shard in range(self._settings.shards) if shard not in self._dry]
         shard = world.random.choice(left)
-        skip = 0 if self._is_at_head else world.random.randrange(self._settings.spread + 1)
-        self._is_at_head = skip == 0
-        found = self._tasks.find(shard, now, self._ahead, skip=skip)
+        place = self._after if self._is_refused else None
+        found = self._tasks.find(shard, now, self._page, behind=place or 0)
         self._counts.reads += max(known.empty_query_reads, len(found))
-        passed = world.removed(now) * known.removed_entry
-        world.later(now + world.latency() + passed, self._found, (shard, found))
+        passed = world.removed(now) * known.removed_entry if place is None else 0.0
+        world.later(now + world.latency() + passed, self._found, (shard, found, place is None))
 
-    def _found(self, now: float, answer: tuple[int, list[int]]) -> None:
-        shard, found = answer
+    @property
+    def _is_refused(self) -> bool:
+        return self._refused > self._world.known.alone
+
+    def _found(self, now: float, answer: tuple[int, list[int], bool]) -> None:
+        shard, found, is_at_head = answer
         self._is_busy = False
         tried = self._tried
         self._candidates = [number for number in found if number not in tried]
-        is_full = len(found) == self._ahead
-        if not is_full and self._is_at_head:
+        is_full = len(found) == self._page
+        if not is_full and is_at_head:  # a short answer from further on says nothing about the head
             self._dry.add(shard)
-        self._is_at_head = not is_full  # a short answer from further on says nothing about the head
+        self._page = self._least if self._is_refused else min(self._ahead, 2 * self._page)
+        self._after = self._place_behind(found) if is_full else None
         self.take(now)
+
+    def _place_behind(self, found: Sequence[int]) -> int:
+        """Give where to read next, if others are here: a piece further on, or any id of what is due at one instant."""
+        random = self._world.random
+        if self._settings.instant:
+            return random.randrange(self._tasks.created)
+        return int(found[-1] + random.random() * self._world.known.longest_leap * (found[-1] - found[0])) + 1
 
     def _scatter(self) -> None:
         if self._candidates:
@@ -150,7 +163,12 @@ class Worker:
         counts.refused += refused
         counts.reads += refused * world.known.refused_reads
         self._is_busy = True
-        if refused:
+        forgets = world.known.forgets
+        self._refused = forgets * self._refused + (1 - forgets) * refused / len(picked)
+        if not won and self._candidates:  # the rest of the page is left to others
+            self._candidates = []
+            self._dry.clear()
+        elif refused:
             self._scatter()
         world.later(known_at + world.latency(), self._claimed, won)
 

@@ -27,6 +27,7 @@ class Stream:
     def __init__(self) -> None:
         self.sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.says: asyncio.Queue[Any] = asyncio.Queue()
+        self.billed = 0
 
     async def send(self, **change: Any) -> None:
         """What the listener asks for."""
@@ -38,6 +39,10 @@ class Stream:
         if isinstance(said, RpcFailed):
             raise said
         return said
+
+    def bill(self, documents: int) -> None:
+        """What the listener takes an answer for."""
+        self.billed += documents
 
     def cancel(self) -> None:
         """Break."""
@@ -204,6 +209,61 @@ async def test_same_state(other: Other) -> None:
     stream.snapshot()
     assert await other.next() == ["a"]
     assert other.told.empty()
+
+
+async def bill(stream: Stream) -> int:
+    """What has been billed since the last time."""
+    await settle()
+    billed, stream.billed = stream.billed, 0
+    return billed
+
+
+async def test_billed_is_what_comes_changes_or_leaves_by_a_change(other: Other) -> None:
+    """Each for each target; what is deleted is not, nor what is taken out of a target that never had it."""
+    other.watch(targets=2)
+    stream = await other.stream()
+    first, second = await stream.asked(), await stream.asked()
+    for name in "abc":
+        stream.document(name, 1, first, second)
+    assert await bill(stream) == 6
+    stream.document("a", 2, first)
+    assert await bill(stream) == 1
+    changed = Response()
+    changed.document_change.document.name = "a"
+    set_micros(changed.document_change.document.update_time, 3)
+    changed.document_change.target_ids.append(first)
+    changed.document_change.removed_target_ids.append(second)
+    stream.says.put_nowait(changed)
+    assert await bill(stream) == 2
+    stream.removal("document_remove", "b", first, second)
+    assert await bill(stream) == 2
+    stream.removal("document_delete", "c", first, second)
+    stream.removal("document_remove", "d", first, second)
+    stream.snapshot()
+    assert await bill(stream) == 0
+
+
+async def test_what_is_told_again_is_billed_once(other: Other) -> None:
+    """The emulator begins anew at each change: what has changed or gone by then counts, and no more."""
+    stream, target = await current(other, "a", "b", "c")
+    assert await bill(stream) == 3
+    stream.change(Change.RESET, target)
+    stream.document("a", 1, target)
+    stream.document("b", 2, target)
+    stream.snapshot()
+    stream.change(Change.CURRENT, target)
+    assert await bill(stream) == 2
+    stream.change(Change.CURRENT, target)
+    assert await bill(stream) == 0
+
+
+async def test_a_new_stream_is_billed_anew(other: Other) -> None:
+    """The server then has everything to read again."""
+    stream, _ = await current(other, "a", "b")
+    stream.break_off()
+    stream = await other.stream()
+    stream.document("a", 1, await stream.asked())
+    assert await bill(stream) == 1
 
 
 async def test_reset(other: Other) -> None:

@@ -10,7 +10,6 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from google.cloud.firestore_v1.types import firestore as messages
@@ -19,6 +18,7 @@ from oncetask.errors import StoreUnavailable
 from oncetask.store.firestore.codec import micros
 from oncetask.store.firestore.faults import TRANSIENT, backoff
 from oncetask.store.firestore.rpc import RpcFailed, code_of
+from oncetask.store.firestore.targets import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -36,22 +36,6 @@ _SECOND_LOOK_SECONDS = 0.5
 _log = logging.getLogger("oncetask.store")
 
 
-@dataclass(eq=False, slots=True)
-class _Target:
-    """What is known of one target of the stream."""
-
-    request: Pb
-    watch: Watch
-    found: dict[str, Pb] = field(default_factory=dict)
-    current: bool = False
-    """The server has sent everything that matched when the target was added."""
-    asked_again: bool = False
-
-    def forget(self) -> None:
-        self.found.clear()
-        self.current = False
-
-
 class Watch:
     """Something that is watched: one target, or several that are merged."""
 
@@ -59,7 +43,7 @@ class Watch:
         self, requests: Iterable[Pb], *, deliver: Callable[[list[Pb], Pb], None], fail: Callable[[Exception], None]
     ) -> None:
         """`deliver` gets documents and read time of each new state; `fail` gets what ends the watch for good."""
-        self.targets = [_Target(request, self) for request in requests]
+        self.targets = [Target(request, self) for request in requests]
         self.fail = fail
         self._deliver = deliver
         self._delivered: dict[str, int] | None = None
@@ -105,7 +89,7 @@ class Listener:
         self._patience = self._least_patience = _EMULATOR_ANSWER_SECONDS if on_emulator else _ANSWER_SECONDS
         self._call: ListenCall | None = None
         self._ids = itertools.count(1)
-        self._targets: dict[int, _Target] = {}
+        self._targets: dict[int, Target] = {}
         self._waiting: deque[int] = deque()
         self._unanswered: set[int] = set()
         self._outbox: asyncio.Queue[dict[str, Any]] | None = None
@@ -138,7 +122,7 @@ class Listener:
             task.cancel()
             await asyncio.wait({task})
 
-    def _add(self, target: _Target) -> None:
+    def _add(self, target: Target) -> None:
         target_id = next(self._ids)
         self._targets[target_id] = target
         self._waiting.append(target_id)
@@ -158,6 +142,7 @@ class Listener:
                 target.forget()
                 self._targets[target_id] = target
             self._unanswered.add(target_id)
+            target.billed.clear()
             self._outbox.put_nowait({"add_target": _numbered(target.request, target_id)})
             asyncio.get_running_loop().call_later(self._patience, self._insist, self._outbox, target_id)
 
@@ -173,7 +158,7 @@ class Listener:
             self._patience = min(2 * self._patience, _ANSWER_SECONDS)
             self._call.cancel()
 
-    def _drop(self, target_id: int) -> _Target | None:
+    def _drop(self, target_id: int) -> Target | None:
         target = self._targets.pop(target_id, None)
         if target is not None and self._outbox is not None and (target.current or target_id in self._unanswered):
             self._outbox.put_nowait({"remove_target": target_id})
@@ -219,38 +204,38 @@ class Listener:
             writer = asyncio.create_task(_send_all(call, self._outbox), name="oncetask-listen-send")
             try:
                 while True:
-                    self._heard(await call.read())
+                    call.bill(self._heard(await call.read()))
             finally:
                 self._outbox = self._call = None
                 writer.cancel()
                 await asyncio.gather(writer, return_exceptions=True)  # reading tells of a break, too
 
-    def _heard(self, response: Pb) -> None:
+    def _heard(self, response: Pb) -> int:
+        """Take in an answer; gives how many documents it is billed as."""
         self._breaks = 0
         match response.WhichOneof("response_type"):
             case "target_change":
-                self._target_changed(response.target_change)
+                return self._target_changed(response.target_change)
             case "document_change":
                 change = response.document_change
-                for target in self._known(change.target_ids):
-                    target.found[change.document.name] = change.document
-                self._forget_document(change.document.name, change.removed_target_ids)
+                news = sum(target.take_in(change.document) for target in self._known(change.target_ids))
+                return news + self._forget_document(change.document.name, change.removed_target_ids)
             case "document_delete":
                 gone = response.document_delete
                 self._forget_document(gone.document, gone.removed_target_ids)
             case "document_remove":
                 gone = response.document_remove
-                self._forget_document(gone.document, gone.removed_target_ids)
+                return self._forget_document(gone.document, gone.removed_target_ids)
             case "filter":
                 target_id = response.filter.target_id
                 if any(len(t.found) != response.filter.count for t in self._known([target_id])):
                     self._start_over(target_id)
+        return 0
 
-    def _target_changed(self, change: Pb) -> None:
+    def _target_changed(self, change: Pb) -> int:
         match change.target_change_type:
             case _Change.CURRENT:
-                for target_id in change.target_ids:
-                    self._answered(target_id)
+                return sum(self._answered(target_id) for target_id in change.target_ids)
             case _Change.RESET:
                 for target in self._known(change.target_ids):
                     target.forget()
@@ -259,17 +244,20 @@ class Listener:
             case _Change.NO_CHANGE if not change.target_ids and change.HasField("read_time"):
                 for watch in {target.watch for target in self._targets.values()}:
                     watch.at_snapshot(change.read_time)
+        return 0
 
-    def _answered(self, target_id: int) -> None:
+    def _answered(self, target_id: int) -> int:
+        """Take note that everything of a target has been told; gives how many documents that is billed as."""
         target = self._targets.get(target_id)
         if target is None:
-            return
-        target.current = True
+            return 0
+        gone = target.take_stock()
         self._patience = self._least_patience
         self._settle(target_id)
         if self._ask_twice and not target.asked_again:
             target.asked_again = True
             asyncio.get_running_loop().call_later(_SECOND_LOOK_SECONDS, self._ask_again, target_id)
+        return gone
 
     def _removed(self, change: Pb) -> None:
         """The server took a target away: without being asked to where we still know it."""
@@ -285,11 +273,11 @@ class Listener:
                 self._settle(target_id)
                 target.watch.fail(self._explain(error))
 
-    def _forget_document(self, name: str, target_ids: Iterable[int]) -> None:
-        for target in self._known(target_ids):
-            target.found.pop(name, None)
+    def _forget_document(self, name: str, target_ids: Iterable[int]) -> int:
+        """Take a document out of targets; gives in how many it was."""
+        return sum(target.drop(name) for target in self._known(target_ids))
 
-    def _known(self, target_ids: Iterable[int]) -> Iterable[_Target]:
+    def _known(self, target_ids: Iterable[int]) -> Iterable[Target]:
         return [self._targets[target_id] for target_id in target_ids if target_id in self._targets]
 
     def _fail_all(self, error: StoreUnavailable) -> None:

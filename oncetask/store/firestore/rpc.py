@@ -50,6 +50,11 @@ class RpcCounter:
     writes_sent: int = 0
     writes_refused: int = 0
     listen_documents: int = 0
+    """What listeners were told: each document that came to a target, changed in it, or left it by a change.
+
+    One that was deleted is not billed, and not counted, unless the server tells no more than that it is gone, as the
+    emulator does. One that another took the place of, below the limit of a query, is counted, billed or not.
+    """
 
 
 class RpcFailed(Exception):
@@ -174,8 +179,11 @@ class ListenCall:
             response = await self._call.read()
             if response is grpc.aio.EOF:
                 raise RpcFailed("Listen", grpc.StatusCode.UNAVAILABLE, "the server ended the stream")
-        self._counters.listen_documents += _readable("Listen", response).HasField("document_change")
-        return response
+        return _readable("Listen", response)
+
+    def bill(self, documents: int) -> None:
+        """Count what an answer is billed as; it takes knowing what was told before."""
+        self._counters.listen_documents += documents
 
 
 def code_of(status: Pb) -> grpc.StatusCode:

@@ -18,7 +18,17 @@ from oncetask.store.firestore import FirestoreStore
 from oncetask.task import Task
 from tests.integration.firestore.conftest import MakeStore
 from tests.integration.firestore.proxy import Proxy
-from tests.integration.firestore.support import after, failing, read, session_of, soon, stored, until
+from tests.integration.firestore.support import (
+    after,
+    claimed,
+    completed,
+    failing,
+    read,
+    session_of,
+    soon,
+    stored,
+    until,
+)
 from tests.support import T0, a_task, at
 
 pytestmark = pytest.mark.emulator
@@ -183,6 +193,20 @@ async def test_read_at(store: FirestoreStore) -> None:
     assert found.version == task.version
     assert found.read_at > T0.replace(year=2020)
     assert int(found.read_at.timestamp() * 1e6) >= found.version - 1
+
+
+async def test_billed(store: FirestoreStore) -> None:
+    """A task that comes, is claimed and ends costs each listener on the head of the line three reads."""
+    session_of(store).listener._ask_twice = False  # which is for the emulator only, and costs as well
+    async with store.watch_due(["greet"], limit=3) as line:
+        assert await soon(line) == []
+        task = await stored(store, a_task("a"))
+        await until(line, bool)
+        (written,) = await store.apply([(claiming := claimed(task))])
+        await until(line, lambda tasks: tasks[0].lease_owner is not None)
+        await store.apply([completed(after(claiming, written))])
+        await until(line, lambda tasks: not tasks)
+        assert store.counters.listen_documents == 3
 
 
 async def test_permission(store: FirestoreStore) -> None:
