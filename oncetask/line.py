@@ -52,6 +52,7 @@ class DueLine:
         self._crowding = Crowding(ahead)
         self._before: asyncio.Future[list[Task]] | None = None
         self._before_at = self._poll_at
+        self._next_page: asyncio.Future[tuple[list[Task], bool]] | None = None
         self._dry_kinds: frozenset[str] = frozenset()
         self._more_of: set[str] = set()
         self._stepped_back: dict[str, Task] = {}
@@ -78,6 +79,8 @@ class DueLine:
             await self._let_come_back(kinds)
             await self._fill_up(kinds)
             if picked := self._waiting.pick(room.copy(), keys=keys):
+                if self._waiting.number < 2 * len(picked.plain):
+                    self._read_on(kinds)
                 return picked
             if keys <= 0 and self._waiting.has_keys:
                 await changed.wait()
@@ -150,12 +153,13 @@ class DueLine:
 
     async def aclose(self) -> None:
         """Stop whatever looks for tasks."""
-        if self._before is not None:
-            self._before.cancel()
-            await asyncio.wait({self._before})
-            if not self._before.cancelled():
-                self._before.exception()  # retrieved: whoever stops does not ask any more
-            self._before = None
+        for asked in (self._before, self._next_page):
+            if asked is not None:
+                asked.cancel()
+                await asyncio.wait({asked})
+                if not asked.cancelled():
+                    asked.exception()  # retrieved: whoever stops does not ask any more
+        self._before = self._next_page = None
         await self.rest()
 
     def _look_before(self, kinds: frozenset[str]) -> None:
@@ -199,9 +203,11 @@ class DueLine:
         self._poll_at = self._loop.time() + self._poll
         self._before_at = self._loop.time() + _BEFORE_SECONDS
         crowds, beyond = self._waiting.crowds(), self._beyond
-        if beyond is None and self._crowding.place is not None:
-            await self._read_elsewhere(kinds, asked_at)
-            return
+        if beyond is None:
+            self._read_on(kinds)
+            if self._next_page is not None:
+                await self._take_next_page(self._next_page)
+                return
         page = self._crowding.page
         found = await self._store.due(kinds, now=asked_at, limit=page, after=beyond, without=crowds)
         full = len(found) == page
@@ -227,11 +233,25 @@ class DueLine:
             # after it. Where busy keys filled it, the next query looks past them.
             self._beyond = _behind(found[-1])
 
-    async def _read_elsewhere(self, kinds: frozenset[str], asked_at: datetime) -> None:
-        """Read where others are not; that there is nothing there says nothing about the rest of the line."""
+    def _read_on(self, kinds: frozenset[str]) -> None:
+        """Among others, ask for what comes next before this is used up: the way there takes as long as a claim."""
+        if self._next_page is None and self._crowding.place is not None:
+            self._next_page = asyncio.ensure_future(self._read_elsewhere(kinds))
+
+    async def _read_elsewhere(self, kinds: frozenset[str]) -> tuple[list[Task], bool]:
+        """Read where others are not; tells too whether there is more behind it."""
         after, page = self._crowding.place, self._crowding.page
-        found = await self._store.due(kinds, now=asked_at, limit=page, after=after, without=self._waiting.crowds())
-        self._crowding.read(found, is_full=len(found) == page)
+        now = (await self._store.now()).latest
+        found = await self._store.due(kinds, now=now, limit=page, after=after, without=self._waiting.crowds())
+        return found, len(found) == page
+
+    async def _take_next_page(self, next_page: asyncio.Future[tuple[list[Task], bool]]) -> None:
+        """Take in what was read elsewhere; that there is nothing there says nothing about the rest of the line."""
+        try:
+            found, is_full = await next_page
+        finally:
+            self._next_page = None
+        self._crowding.read(found, is_full=is_full)
         self._waiting.clear()
         self._take_in(found)
 

@@ -83,6 +83,11 @@ class Waiting:
     def __bool__(self) -> bool:
         return any(self._lines.values())
 
+    @property
+    def number(self) -> int:
+        """How many tasks are there."""
+        return sum(map(len, self._lines.values()))
+
     # -- what is found ------------------------------------------------------------------------------------------------
 
     def add(self, tasks: Iterable[Task], *, first: bool = False) -> list[Task]:
