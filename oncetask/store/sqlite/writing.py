@@ -24,7 +24,7 @@ __all__ = ["Undone", "Writer"]
 
 T = TypeVar("T")
 
-_CAN_UPDATE_MANY = sqlite3.sqlite_version_info >= (3, 33)  # knows UPDATE ... FROM
+_CAN_DO_MANY = sqlite3.sqlite_version_info >= (3, 33)  # knows UPDATE ... FROM, and takes more than 999 values
 _SIZES = (128, 64, 32, 16, 8, 4, 2, 1)
 _UNFIT = (TypeError, ValueError, OverflowError, RecursionError)  # what encoding a value raises; not the disk's errors
 
@@ -55,7 +55,7 @@ class Writer:
 
     def create_together(self, tx: Transaction, tasks: Sequence[Task]) -> list[Written] | None:
         """Insert tasks in a few statements; None: they cannot be, and what was done has to be undone."""
-        if not _are_different(task.id for task in tasks):
+        if not _CAN_DO_MANY or not _are_different(task.id for task in tasks):
             return None
         rows = [row_of(self._env, task, tx.version) for task in tasks]
         for part in _in_parts(rows):
@@ -65,7 +65,7 @@ class Writer:
 
     def apply_together(self, tx: Transaction, transitions: Sequence[Transition]) -> list[Written] | None:
         """Update tasks in a few statements; None: they cannot be, and what was done has to be undone."""
-        if not _CAN_UPDATE_MANY or not _are_different(transition.before.id for transition in transitions):
+        if not _CAN_DO_MANY or not _are_different(transition.before.id for transition in transitions):
             return None
         alike: dict[tuple[str, ...], list[list[Any]]] = {}
         for transition in transitions:

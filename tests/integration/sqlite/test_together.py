@@ -30,7 +30,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 @pytest.fixture(params=["together", "one by one"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways, as a new SQLite and one that knows no UPDATE ... FROM go them."""
-    monkeypatch.setattr(writing, "_CAN_UPDATE_MANY", request.param == "together")
+    monkeypatch.setattr(writing, "_CAN_DO_MANY", request.param == "together")
     return str(request.param)
 
 
@@ -121,6 +121,7 @@ async def test_the_second_write_of_a_task_finds_the_first(store: SqliteStore) ->
     assert not (await fetch(store, task.id)).is_cancelled
 
 
+@pytest.mark.usefixtures("way")
 async def test_new_tasks_among_those_that_exist(store: SqliteStore) -> None:
     """What exists is left as it is, an id that is given twice is stored once, and a repeated create knows its own."""
     await stored(store, a_task("a", create_id="mine"), a_task("b", create_id="another's"))

@@ -345,7 +345,8 @@ class TestUnavailableStores:
             await stage.started(1)
             async with Worker(keyed_app(stage), place.connect()):
                 tasks = await done(connected, *ids)
-        assert (stage.numbers, stage.overlaps, fails) == (list(range(1, 31)), [], [])
+        assert (stage.numbers, stage.overlaps) == (list(range(1, 31)), [])
+        assert not any(fails)  # a 0 is left where the other worker has taken the key after the last failure
         assert {(task.outcome, task.attempts) for task in tasks} == {("completed", 1)}
 
     @pytest.mark.parametrize("place_in_line", [1, 3, 5], ids=["taken", "handed over", "let go"])
