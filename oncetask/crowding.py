@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
     from oncetask.task import Task
 
-__all__ = ["Crowding"]
+__all__ = ["LOWEST_ID", "Crowding"]
 
 _SMALLEST_PART = 8
 _LONGEST_LEAP = 8.0  # times what was read: so many places are there to be at, at most
 _FORGETS = 0.5
 _ALONE = 0.02
-_LOWEST_ID = "!"
+LOWEST_ID = "!"
+"""No id sorts before it: with an instant it is the place before all that is due then."""
 
 
 class Crowding:
@@ -71,4 +72,4 @@ class Crowding:
             self._after = Cursor(last, new_id())
         else:
             leap = random.random() * _LONGEST_LEAP  # noqa: S311  # spreading, not hiding
-            self._after = Cursor(last + leap * (last - first), _LOWEST_ID)
+            self._after = Cursor(last + leap * (last - first), LOWEST_ID)

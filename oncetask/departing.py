@@ -17,7 +17,7 @@ class Departure:
     """Calls `leave` in a turn of the event loop soon after `join`: once a whole turn has added nothing.
 
     Of what many asyncio tasks are about to send, much follows from the same event: handlers end, which makes room for
-    others, which are claimed. To wait for that takes microseconds, and saves a flush of the disk, or a round trip.
+    others, which are claimed. To wait for that takes microseconds, and saves a flush of the disk.
     """
 
     def __init__(self, leave: Callable[[], None]) -> None:

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from oncetask.crowding import Crowding
+from oncetask.crowding import LOWEST_ID, Crowding
 from oncetask.errors import StoreUnavailable
 from oncetask.lifecycle import Step, present_for, triage
 from oncetask.store import Cursor, Feed
@@ -30,7 +30,6 @@ _DOORBELL_WIDTH = 3
 _BEFORE_SECONDS = 2.0
 _HOT_SECONDS = 0.5
 _MARGIN_SECONDS = 1.0
-_LOWEST_ID = "!"
 _LATE_SECONDS = 10.0  # what a task may be due before it is there: clocks are not the same, and writes take time
 
 
@@ -184,14 +183,14 @@ class DueLine:
         if self._shows_busy_keys_only or (self._hangs_behind and self._keys_in_the_way):
             looks.append(self._beside_busy_keys(kinds, now))
         elif self._hangs_behind:
-            since = Cursor(now - timedelta(seconds=_LATE_SECONDS), _LOWEST_ID)
+            since = Cursor(now - timedelta(seconds=_LATE_SECONDS), LOWEST_ID)
             looks.append(self._store.due(kinds, now=now, limit=self._ahead, after=since))
         return [task for found in await asyncio.gather(*looks) for task in found]
 
     async def _beside_busy_keys(self, kinds: frozenset[str], now: datetime) -> list[Task]:
         found = await self._store.due(kinds, now=now, limit=self._ahead, without=self._waiting.busy_keys())
         if self._shows_busy_keys_only and len(found) < self._ahead:
-            self._hangs_at = Cursor(now - timedelta(seconds=_MARGIN_SECONDS), _LOWEST_ID)
+            self._hangs_at = Cursor(now - timedelta(seconds=_MARGIN_SECONDS), LOWEST_ID)
         return found
 
     @property
@@ -280,7 +279,7 @@ class DueLine:
         it hangs where the last look ended.
         """
         if crowds:
-            return Cursor(asked_at - timedelta(seconds=_MARGIN_SECONDS), _LOWEST_ID)
+            return Cursor(asked_at - timedelta(seconds=_MARGIN_SECONDS), LOWEST_ID)
         return _behind(self._left_alone[-1]) if len(self._left_alone) >= _DOORBELL_WIDTH else None
 
     def _take_in(self, found: list[Task]) -> list[Task]:
@@ -332,7 +331,7 @@ class DueLine:
             self._dry_kinds = frozenset()
             return True
         now = (await self._store.now()).latest
-        since = Cursor(looked_at - timedelta(seconds=_MARGIN_SECONDS), _LOWEST_ID)
+        since = Cursor(looked_at - timedelta(seconds=_MARGIN_SECONDS), LOWEST_ID)
         found = await self._store.due(kinds, now=now, limit=self._ahead, after=since, without=self._waiting.crowds())
         self._take_in(found)
         if len(found) < self._ahead:

@@ -38,7 +38,7 @@ class SqliteStore(TaskStore):
     """Tasks in one SQLite file, or in memory (`:memory:`, private to this store)."""
 
     def __init__(self, path: str, *, env: str = "default", clock: Clock | None = None) -> None:
-        """Do no Item/O: the file is opened, and created where it is missing, at the first use."""
+        """Do no I/O: the file is opened, and created where it is missing, at the first use."""
         self._path = path
         self.env = env
         self.url = "memory://" if path == ":memory:" else f"sqlite:///{quote(path)}"

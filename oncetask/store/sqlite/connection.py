@@ -113,8 +113,7 @@ class Connection:
         A statement costs less than the way to it, so `together` is tried first: it gets the items of several calls,
         and does them in few. Where it cannot, `each` does those of every call by itself.
         """
-        job = partial(_with, each, items)
-        return await self._submit(job, writes=True, together=together, items=items)
+        return await self._submit(lambda tx: each(tx, items), writes=True, together=together, items=items)
 
     def _submit(
         self,
@@ -259,10 +258,6 @@ class Connection:
     def _answer(self, callback: Callable[..., object], *arguments: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(callback, *arguments)
-
-
-def _with(each: Callable[[Transaction, Sequence[Item]], list[T]], items: Sequence[Item], tx: Transaction) -> list[T]:
-    return each(tx, items)
 
 
 def _is_passing(error: BaseException) -> bool:
