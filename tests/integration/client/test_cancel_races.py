@@ -554,8 +554,12 @@ class CancelRaces(RuleBasedStateMachine):
         self.told.writers.add(lease)
         self.told.succeeded.update({lease} if which == "complete" else ())
         self.told.abandons |= which == "abandon"
-        if await self._write(actor, deeds[which]) and which not in GOES_ON:
-            self.mine.pop((actor, name), None)
+        if which in GOES_ON:
+            await self._write(actor, deeds[which])
+            return
+        del self.mine[actor, name]  # before its last write, since a holder sends one after the other
+        if not await self._write(actor, deeds[which]):
+            self.mine[actor, name] = lease
 
     def _deeds(self, task: Task) -> dict[str, Transition]:
         """Give what the holder of a task may write, for all that he knows."""
