@@ -15,12 +15,13 @@ from typing import Any, TypeVar
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.firestore import AsyncClient
 
-from oncetask.clock import to_micros
+from oncetask.clock import SystemClock, to_micros
 from oncetask.store import TaskStore
 from oncetask.store.firestore import FirestoreStore
+from oncetask.store.memory import Documents, Memory, MemoryStore
 from oncetask.store.sqlite import SqliteStore
 
-__all__ = ["Backend", "FirestoreBackend", "SqliteFile", "SqliteMemory"]
+__all__ = ["Backend", "FirestoreBackend", "InMemory", "SqliteFile", "SqliteMemory"]
 
 T = TypeVar("T")
 _INSERT_DOCUMENT = "INSERT OR REPLACE INTO tasks ({}) VALUES ({})"
@@ -154,6 +155,37 @@ class SqliteMemory(_Sqlite):
         store = self.open_store()
         assert isinstance(store, SqliteStore)
         return await store._write(lambda transaction: job(transaction.sql))
+
+
+class InMemory(Backend):
+    """Documents in this process, which several stores share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._memory = Memory(SystemClock().wall)
+
+    def _make(self, env: str) -> TaskStore:
+        return MemoryStore(self._memory, env=env)
+
+    async def raw_put(self, task_id: str, fields: Mapping[str, Any]) -> None:
+        """Put a document."""
+        self._documents.put(task_id, fields)
+
+    async def raw_set(self, task_id: str, field: str, value: Any) -> None:
+        """Put a document in which one field is another one."""
+        self._documents.put(task_id, {**(self._documents.fields(task_id) or {}), field: value})
+
+    async def raw_get(self, task_id: str) -> dict[str, Any]:
+        """Give a document; nulls are left out, as elsewhere in SQL."""
+        return {name: value for name, value in (self._documents.fields(task_id) or {}).items() if value is not None}
+
+    async def raw_put_lock(self, resource_key: str, *, owner: Any, leased_until: Any) -> None:
+        """Put a lock."""
+        self._documents.put_lock(resource_key, {"leaseOwner": owner, "leasedUntil": leased_until})
+
+    @property
+    def _documents(self) -> Documents:
+        return self._memory.documents("default")
 
 
 class FirestoreBackend(Backend):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-__all__ = ["EVERYWHERE", "FIRESTORE", "SQLITE_FILE", "SQLITE_MEMORY", "only"]
+__all__ = ["EVERYWHERE", "FIRESTORE", "MEMORY", "SQLITE_FILE", "SQLITE_MEMORY", "only"]
 
 SQLITE_FILE = pytest.param("sqlite-file")
 SQLITE_MEMORY = pytest.param("sqlite-memory")
+MEMORY = pytest.param("memory")
 FIRESTORE = pytest.param("firestore", marks=pytest.mark.emulator)
-EVERYWHERE = (SQLITE_FILE, SQLITE_MEMORY, FIRESTORE)
+EVERYWHERE = (SQLITE_FILE, SQLITE_MEMORY, MEMORY, FIRESTORE)
 
 
 def only(*places: object) -> pytest.MarkDecorator:
