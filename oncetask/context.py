@@ -17,6 +17,7 @@ from oncetask.enqueueing import EnqueueOptions, new_task
 from oncetask.errors import LeaseLost, OncetaskError, TaskAborted, TaskExpired, TaskTimeout, Unsupported
 from oncetask.lifecycle import attempt_of, is_cleanup
 from oncetask.store.fitting import new_progress
+from oncetask.threads import this_work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, MutableMapping, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from oncetask.clock import StoreClock
     from oncetask.payload import Payload
     from oncetask.task import Progress, Task
+    from oncetask.threads import Work
 
 __all__ = ["AbortReason", "AbortSignal", "Budget", "Context", "TimeLimit", "current_context", "running_context"]
 
@@ -102,6 +104,7 @@ class AbortSignal:
         self.reason: AbortReason | None = None
         self._on_loop = asyncio.Event()
         self._in_threads: threading.Event | None = None  # made for the first who waits: few do, and it takes two locks
+        self._at_rest: list[Work] = []
 
     def set(self, reason: AbortReason) -> None:
         """Give the signal."""
@@ -109,6 +112,9 @@ class AbortSignal:
         with _making:
             self.reason = reason
             in_threads = self._in_threads
+            at_rest, self._at_rest = self._at_rest, []
+        for work in at_rest:
+            work.add(1)
         if in_threads is not None:
             in_threads.set()
 
@@ -123,6 +129,9 @@ class AbortSignal:
                 return True
             if self._in_threads is None:
                 self._in_threads = threading.Event()
+            if timeout is None and (work := this_work()) is not None:
+                work.add(-1)  # it does nothing until the loop gives the signal
+                self._at_rest.append(work)
         return self._in_threads.wait(timeout)
 
 

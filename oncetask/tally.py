@@ -81,6 +81,10 @@ class Tally:
         self._listener.spawned(generator, number)
         self._counts["spawned"] += number
 
+    def begin(self) -> None:
+        """Count from nothing again."""
+        self._counts.clear()
+
     def report(self, next_due: datetime | None, *, more: bool) -> TickReport:
         """Give what was counted so far."""
         return TickReport(**self._counts, next_due=next_due, more=more)
