@@ -18,10 +18,10 @@ _MADE = pytest.StashKey[list[Harness]]()
 
 @pytest.fixture
 def oncetask_harness(request: pytest.FixtureRequest) -> Callable[..., Harness]:
-    """Make harnesses, as `Harness` itself does; if the test fails, its report shows their tasks.
+    """Make harnesses whose tasks are shown in the report of the test, should it fail.
 
-    To be used as `async with oncetask_harness(app) as h:`. Works with pytest-asyncio, anyio's plugin (on asyncio) and others alike, since it is
-    the test that enters it, on the loop of its own.
+    Used as `Harness` is: `async with oncetask_harness(app) as h:`. It works with pytest-asyncio, anyio's plugin (on
+    asyncio) and others alike, since it is the test that enters a harness, on the loop of its own.
     """
     made = request.node.stash.setdefault(_MADE, [])
 

@@ -1,0 +1,1 @@
+"""Plausible mistakes, made on purpose: does anything notice?"""
