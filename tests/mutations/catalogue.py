@@ -42,9 +42,8 @@ MUTATIONS = (
     Mutation(
         "a completion wins over a cancel that was stored before",
         "oncetask/lifecycle.py",
-        "    if task.is_cancelled:\n        return release(task, now=now, has_cleanup=has_cleanup)\n    return _end(",
-        "    if task.is_cancelled and not has_cleanup:\n        return release(task, now=now, has_cleanup=True)\n"
-        "    return _end(",
+        "    if task.is_cancelled:\n        return release(",
+        "    if task.is_cancelled and not has_cleanup:\n        return release(",
         "what has a cleanup is dealt with elsewhere",
         ("tests/unit/test_lifecycle.py", "tests/integration/client/test_cancel_races.py"),
     ),
