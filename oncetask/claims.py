@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -11,14 +12,17 @@ from oncetask.ids import new_id
 from oncetask.lifecycle import Step
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from oncetask.clock import Now
     from oncetask.handlers import Handler
     from oncetask.lifecycle import Transition
     from oncetask.task import Task
 
-__all__ = ["elapsed", "lease_seconds", "next_step"]
+__all__ = ["comes_too_late", "elapsed", "lease_seconds", "next_step"]
 
 _LEASE_MARGIN = 10.0
+_log = logging.getLogger("oncetask")
 
 
 def next_step(  # noqa: PLR0911  # one answer for each step
@@ -45,6 +49,14 @@ def next_step(  # noqa: PLR0911  # one answer for each step
             return lifecycle.realign(task)
         case Step.SPAWN | Step.LEAVE:
             return None
+
+
+def comes_too_late(claimed: Iterable[Task], now: Now) -> bool:
+    """Tell whether a claim was confirmed so late that somebody else may hold a task by now: nothing starts then."""
+    late = next((task for task in claimed if lifecycle.may_have_ended(task, now)), None)
+    if late is not None:
+        _log.warning("task %s is not started: its lease had ended when the claim was confirmed", late.id)
+    return late is not None
 
 
 def lease_seconds(task: Task, handler: Handler, longest: float) -> float:

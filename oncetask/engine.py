@@ -12,7 +12,7 @@ import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from oncetask.claims import next_step
+from oncetask.claims import comes_too_late, next_step
 from oncetask.errors import StoreUnavailable
 from oncetask.handlers import check_count
 from oncetask.keyreading import KeyReader
@@ -270,6 +270,8 @@ class Engine:
         self.slots.changed.set()
 
     def _start(self, task: Task) -> None:
+        if comes_too_late([task], self._store.clock.now()):
+            return
         slot = self.slots.take(task.kind)
         self._begin(Run(self._handlers[task.kind], task, slot=slot, surroundings=self._surroundings))
 

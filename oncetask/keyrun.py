@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 from oncetask.attempts import Completed, Ended, Expired, Failed, Interrupted, Snoozed
+from oncetask.claims import comes_too_late
 from oncetask.errors import OncetaskError, StoreUnavailable
 from oncetask.holds import HandOver
 from oncetask.keys import MOST_WRITES, Key
@@ -189,9 +190,7 @@ class KeyRun(Run):
     def _begin_claimed(self, claims: Sequence[Transition]) -> bool:
         """Begin what was claimed, unless it took so long that somebody else may hold it by now."""
         tasks = [claim.after for claim in claims]
-        now = self._around.client.store.clock.now()
-        if any(task.leased_until is None or task.leased_until <= now.latest for task in tasks):
-            _log.warning("task %s is not started: its lease had ended when the claim was confirmed", tasks[0].id)
+        if comes_too_late(tasks, self._around.client.store.clock.now()):
             return False
         self._ran += 1
         self._handler = self._handlers[tasks[0].kind]

@@ -267,8 +267,8 @@ class Lease:
 
     def _has_ended(self) -> bool:
         """Tell whether somebody else may hold one of the tasks by now."""
-        now = self._store.clock.now().latest
-        return any(task.leased_until is None or now >= task.leased_until for task in self.tasks)
+        now = self._store.clock.now()
+        return any(lifecycle.may_have_ended(task, now) for task in self.tasks)
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         """Start something that ends with the block at the latest."""

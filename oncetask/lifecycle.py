@@ -50,6 +50,7 @@ __all__ = [
     "is_paused",
     "lock",
     "may_delete",
+    "may_have_ended",
     "pause",
     "present_for",
     "progressed",
@@ -183,6 +184,11 @@ def is_held(task: Task, now: Now) -> bool:
 def holds(task: Task | None, lease_id: str) -> bool:
     """Tell whether the lease of this id is still the one on the task."""
     return task is not None and task.outcome is None and task.lease_owner == lease_id
+
+
+def may_have_ended(task: Task, now: Now) -> bool:
+    """Tell whether one's own lease may have ended, so that somebody else may hold the task; strict on oneself."""
+    return task.leased_until is None or task.leased_until <= now.latest
 
 
 def is_cleanup(task: Task) -> bool:

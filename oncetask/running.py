@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from oncetask import lifecycle
 from oncetask.attempts import Completed, Ended, Expired, Failed, Interrupted
-from oncetask.claims import lease_seconds
+from oncetask.claims import comes_too_late, lease_seconds
 from oncetask.endings import ending
 from oncetask.errors import LeaseLost, OncetaskError
 from oncetask.execution import Execution, payload_of
@@ -168,8 +168,9 @@ class Run:
             return lifecycle.clean_up(task, until=now.latest + timedelta(seconds=seconds))
 
         for begun in await self._lease.prolong(begin):
-            self._begin([begun.after])
-            return True
+            if not comes_too_late([begun.after], self._around.client.store.clock.now()):
+                self._begin([begun.after])
+                return True
         return False  # lost, while the handler was on its way out
 
     async def _record(self, ended: Ended) -> bool:

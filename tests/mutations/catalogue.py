@@ -122,8 +122,8 @@ MUTATIONS = (
     Mutation(
         "SQLite stores a task anew whose id exists",
         "oncetask/store/sqlite/schema.py",
-        'return f"INSERT INTO tasks (',
-        'return f"INSERT OR REPLACE INTO tasks (',
+        "ON CONFLICT (env, id) DO NOTHING",
+        "ON CONFLICT (env, id) DO UPDATE SET version = excluded.version, data = excluded.data",
         "the newest enqueue counts",
         ("tests/contract/test_create.py",),
     ),
