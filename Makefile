@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 SOURCES := $(wildcard oncetask tests benchmarks examples functions)
 ARGS ?=
+SEEDS ?= 1000
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint format bench coverage constraints clean
+.PHONY: help demo test lint format bench coverage simulate chaos soak mutations audit constraints clean
 
 help:
 	@echo 'make demo         show it at work, without any account (ARGS= for its options)'
@@ -18,6 +19,11 @@ help:
 	@echo 'make format       let ruff format and mend what it can'
 	@echo 'make bench        run the benchmarks, into bench.json (ARGS= for their options: --only throughput, say)'
 	@echo 'make coverage     run the tests and show what they do not reach'
+	@echo 'make simulate     workers in a made-up world where everything goes wrong, SEEDS=10000 times'
+	@echo 'make chaos        real processes that are killed, stopped and cut off, on both stores (ARGS="--store sqlite")'
+	@echo 'make soak         ten minutes of steady load: what grows? (ARGS="--store emulator --minutes 2")'
+	@echo 'make mutations    make plausible mistakes on purpose: does a test notice?'
+	@echo 'make audit        known vulnerabilities, where they can be asked for, and licences of what oncetask depends on'
 	@echo 'make constraints  resolve constraints.txt anew'
 	@echo 'make clean        remove .venv and caches'
 
@@ -47,6 +53,24 @@ coverage: $(VENV)/.installed-test
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+simulate: $(VENV)/.installed-test
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
+
+chaos: $(VENV)/.installed-test
+	@$(if $(ARGS),$(BIN)/python -m tests.chaos $(ARGS),$(BIN)/python -m tests.chaos --store sqlite && $(BIN)/python -m tests.chaos --store emulator)
+
+soak: $(VENV)/.installed-test
+	@$(BIN)/python -m tests.soak $(ARGS)
+
+mutations: $(VENV)/.installed-test
+	@$(BIN)/python -m tests.mutations $(ARGS)
+
+# pip-audit stands in an environment of its own: what it depends on is none of ours.
+audit: $(VENV)/.installed-dev
+	@test -x $(VENV)/audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)/audit && \
+	    $(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit; } || true
+	@$(BIN)/python -m tests.audit --pip-audit $(VENV)/audit/bin/pip-audit $(ARGS)
 
 # The last step makes the stamp, so that an interrupted installation is done again.
 $(VENV)/.installed-runtime: pyproject.toml constraints.txt $(VENV)/.created

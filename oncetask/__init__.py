@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from oncetask.app import App
 from oncetask.client import Client, connect
 from oncetask.clock import Duration
+from oncetask.codec import Codec
 from oncetask.context import Context, current_context
 from oncetask.enqueueing import EnqueueOptions
 from oncetask.errors import (
@@ -49,6 +50,7 @@ __all__ = [
     "CallNext",
     "Client",
     "CloudTasksAlarm",
+    "Codec",
     "Context",
     "Discard",
     "Duration",

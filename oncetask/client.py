@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from oncetask import lifecycle, pausing
 from oncetask.changes import Changes
 from oncetask.clock import Duration, check_instant, seconds
+from oncetask.codec import Codec
 from oncetask.enqueueing import EnqueueOptions, new_task
 from oncetask.errors import StoreUnavailable, TaskNotFound
 from oncetask.paging import find_page
 from oncetask.payload import Payload, check_indexed, check_resource_key, check_task_id, kind_of
 from oncetask.store import TaskFilter, TaskStore
+from oncetask.store.coding import recode, with_codec
 from oncetask.store.url import open_store
 from oncetask.task import Receipt, Stats, Task, TaskPage, TaskStatus
 from oncetask.telemetry import Telemetry
@@ -34,6 +36,7 @@ def connect(
     firestore: Any = None,  # google.cloud.firestore.AsyncClient, whose import takes a second
     credentials: Any = None,  # google.auth.credentials.Credentials
     waker: Waker | None = None,
+    codec: Codec | None = None,
 ) -> Client:
     """Make a client; no I/O happens before its first use, which also binds it to the running event loop.
 
@@ -41,10 +44,12 @@ def connect(
     Firestore where a Google project is known, else SQLite in ./oncetask.db (refused where the disk will not last).
     `env`: the environment, whose tasks no other one sees; left out: ONCETASK_ENV, else "default". `firestore`: an own
     `AsyncClient` to use. `waker`: sees to it that a tick runs soon after an enqueue, where no worker does; left out:
-    what ONCETASK_WAKE says, else nobody. Raises ValueError for a malformed url or env, and for wrong settings of the
-    waker; StoreUnavailable where no store can be chosen.
+    what ONCETASK_WAKE says, else nobody. `codec`: what payloads, results and errors pass through on their way into the
+    store, to be encrypted, say; left out: what ONCETASK_CODEC names, else none. Raises ValueError for a malformed url
+    or env, and for wrong settings of waker or codec; StoreUnavailable where no store can be chosen.
     """
-    return Client(open_store(url, env=env, firestore=firestore, credentials=credentials), waker=waker)
+    store = open_store(url, env=env, firestore=firestore, credentials=credentials)
+    return Client(with_codec(store, codec), waker=waker)
 
 
 class Client:
@@ -302,6 +307,15 @@ class Client:
     async def delete_tasks_by_ids(self, ids: Iterable[str]) -> int:
         """Delete tasks that nobody runs; counts those that this call deleted. Bad ids: as in `cancel_tasks_by_ids`."""
         return await self._changes.delete_by_ids(ids)
+
+    async def recode_tasks(self) -> int:
+        """Write anew, through the codec as it is now, what it codes of every task; counts the tasks that it wrote.
+
+        For after a key was rotated, and for tasks from before there was a codec. It reads every task of the environment
+        and writes most of them; what runs goes on. Left alone are those that cannot be decoded. It may be repeated.
+        Raises Unsupported without a codec, and the error of a task that cannot be written after the others.
+        """
+        return await recode(self.store)
 
     async def pause_kind(self, kind: str | type[Payload]) -> bool:
         """Let no worker and no tick claim tasks of a kind until it is resumed; they respect it within two seconds.

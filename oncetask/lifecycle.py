@@ -17,7 +17,7 @@ from oncetask.recurrence import Recurrence
 from oncetask.task import NO_WAIT, SCHEMA, Outcome, Progress, Task, TaskError, occurrence_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from oncetask.clock import Now
     from oncetask.recurrence import Plan
@@ -63,6 +63,7 @@ __all__ = [
     "rescue",
     "reset",
     "resume",
+    "rewrite",
     "snooze",
     "spawn",
     "takes_staged",
@@ -484,6 +485,11 @@ def redeclare(task: Task, declared: Task) -> Transition | None:
     if ended or any(own.get(part) != new.get(part) for part in _RULE):
         changes["wait_until"] = declared.wait_until
     return _transition("redeclared", task, **changes, **(_NEW_LIFE if ended else {}))
+
+
+def rewrite(task: Task, fields: Iterable[str]) -> Transition:
+    """Write some fields of a task anew as they are, for a store that keeps them in another form by now."""
+    return Transition("rewritten", task, task, {name: getattr(task, name) for name in fields})
 
 
 def may_delete(task: Task, now: Now) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self
 
 from pydantic import BaseModel, ValidationError
 
+from oncetask.codec import why_coded
 from oncetask.errors import InvalidPayload
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 _KIND = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+_HASH = re.compile(r"[0-9a-f]{64}")
 _RESERVED = ("kind", "idempotency_key", "resource_key", "wait_until", "recurrence")
 _LONGEST_DERIVED_ID = 200
 _LONGEST_ID_BYTES = 1_500
@@ -109,6 +111,8 @@ class Payload(BaseModel):
 
         Values are left out of the message where the class's `model_config` has `hide_input_in_errors`.
         """
+        if (why := why_coded(data)) is not None:  # a model of defaults only would take it for its own
+            raise InvalidPayload(f"data of kind {cls.kind!r} is coded: {why}")
         try:
             text = json.dumps(data, allow_nan=False)
         except (
@@ -182,6 +186,9 @@ def sort_out_ids(ids: Iterable[str]) -> tuple[list[str], list[str]]:
     if isinstance(ids, str):
         msg = f"ids must be several ids, not the single text {ids!r}"
         raise TypeError(msg)
+    if not hasattr(ids, "__iter__"):
+        msg = f"ids must be several ids, in a list say, not {_short(ids)}"
+        raise TypeError(msg)
     fit, unfit = dict[str, None](), dict[str, None]()
     for task_id in ids:
         try:
@@ -212,7 +219,8 @@ def derive_task_id(kind: str, key: str) -> str:
         msg = f"idempotency_key must be None or a text with at least one character, not {_short(key)}"
         raise ValueError(msg)
     readable = f"{kind}:{key}"
-    if len(readable) <= _LONGEST_DERIVED_ID and "/" not in key and all(ord(c) >= ord(" ") for c in key):
+    fits = len(readable) <= _LONGEST_DERIVED_ID and "/" not in key and all(ord(c) >= ord(" ") for c in key)
+    if fits and not _HASH.fullmatch(key):  # else a key could be the hash of another one
         return readable
     return f"{kind}:{hashlib.sha256(key.encode()).hexdigest()}"
 

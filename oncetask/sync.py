@@ -11,10 +11,10 @@ import weakref
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from oncetask.client import Client
+from oncetask.client import Client, connect
+from oncetask.codec import Codec
 from oncetask.enqueueing import EnqueueOptions
 from oncetask.errors import StoreUnavailable
-from oncetask.store.url import open_store
 from oncetask.waking import Waker
 
 if TYPE_CHECKING:
@@ -36,12 +36,13 @@ def connect_sync(
     env: str | None = None,
     credentials: Any = None,  # google.auth.credentials.Credentials
     waker: Waker | None = None,
+    codec: Codec | None = None,
 ) -> SyncClient:
     """Make a blocking, thread-safe client; arguments and errors are those of `connect`.
 
     It closes itself before a fork of the process; parent and child open connections of their own at their next call.
     """
-    return SyncClient(lambda: Client(open_store(url, env=env, credentials=credentials), waker=waker))
+    return SyncClient(lambda: connect(url, env=env, credentials=credentials, waker=waker, codec=codec))
 
 
 class SyncClient:
@@ -212,6 +213,10 @@ class SyncClient:
     def wake(self, at: datetime | None = None) -> None:
         """See `Client.wake`."""
         self._call(lambda client: client.wake(at))
+
+    def recode_tasks(self) -> int:
+        """See `Client.recode_tasks`."""
+        return self._call(lambda client: client.recode_tasks())
 
     def pause_kind(self, kind: str | type[Payload]) -> bool:
         """See `Client.pause_kind`."""

@@ -17,11 +17,13 @@ from google.cloud.firestore import AsyncClient
 
 from oncetask.clock import SystemClock, to_micros
 from oncetask.store import TaskStore
+from oncetask.store.coding.store import CodingStore
 from oncetask.store.firestore import FirestoreStore
 from oncetask.store.memory import Documents, Memory, MemoryStore
 from oncetask.store.sqlite import SqliteStore
+from tests.codecs import Scrambled
 
-__all__ = ["Backend", "FirestoreBackend", "InMemory", "SqliteFile", "SqliteMemory"]
+__all__ = ["Backend", "Coded", "FirestoreBackend", "InMemory", "SqliteFile", "SqliteMemory"]
 
 T = TypeVar("T")
 _INSERT_DOCUMENT = "INSERT OR REPLACE INTO tasks ({}) VALUES ({})"
@@ -155,6 +157,15 @@ class SqliteMemory(_Sqlite):
         store = self.open_store()
         assert isinstance(store, SqliteStore)
         return await store._write(lambda transaction: job(transaction.sql))
+
+
+class Coded(SqliteFile):
+    """A file in which what users put into tasks is coded."""
+
+    largest_document = 1_048_576
+
+    def _make(self, env: str) -> TaskStore:
+        return CodingStore(super()._make(env), Scrambled())
 
 
 class InMemory(Backend):

@@ -10,7 +10,7 @@ import grpc  # type: ignore[import-untyped]  # grpcio ships no types
 import pytest
 
 from oncetask.store import TaskStore
-from tests.contract.backends import Backend, FirestoreBackend, InMemory, SqliteFile, SqliteMemory
+from tests.contract.backends import Backend, Coded, FirestoreBackend, InMemory, SqliteFile, SqliteMemory
 from tests.contract.places import EVERYWHERE
 
 
@@ -36,6 +36,8 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_p
         return SqliteMemory()
     if request.param == "memory":
         return InMemory()
+    if request.param == "coded":
+        return Coded(tmp_path)
     request.getfixturevalue("_grpc")
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", request.getfixturevalue("emulator_host"))
     return FirestoreBackend(request.getfixturevalue("project_id"))
