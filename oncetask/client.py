@@ -170,6 +170,9 @@ class Client:
 
     async def get_tasks_by_ids(self, ids: Iterable[str]) -> list[Task]:
         """Read the tasks of these ids that exist, in the order of the ids."""
+        if isinstance(ids, str):
+            msg = f"ids must be several ids, not the single text {ids!r}"
+            raise TypeError(msg)
         found = await self.store.get([check_task_id(task_id) for task_id in ids])
         return [task for task in found if task is not None]
 

@@ -63,9 +63,16 @@ def seconds(name: str, value: Duration, *, zero: bool = False) -> float:
         raise TypeError(msg)
     if not math.isfinite(number) or number < 0 or number > LONGEST_SECONDS or (number == 0 and not zero):
         least = "zero or more" if zero else "more than zero"
-        msg = f"{name} must be {least} and at most a hundred years, in seconds, not {value!r}"
+        msg = f"{name} must be {least} and at most a hundred years, in seconds, not {_shown(value)}"
         raise ValueError(msg)
     return number
+
+
+def _shown(value: Duration) -> str:
+    try:
+        return repr(value)
+    except ValueError:
+        return "a number of more digits than Python writes"
 
 
 def check_instant(name: str, value: datetime) -> datetime:

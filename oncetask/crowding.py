@@ -9,6 +9,7 @@ meets nobody stays at the head: first in, first out.
 from __future__ import annotations
 
 import random
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from oncetask.ids import new_id
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["LOWEST_ID", "Crowding"]
 
 _SMALLEST_PART = 8
+_END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 _LONGEST_LEAP = 8.0  # times what was read: so many places are there to be at, at most
 _FORGETS = 0.5
 _ALONE = 0.02
@@ -72,4 +74,7 @@ class Crowding:
             self._after = Cursor(last, new_id())
         else:
             leap = random.random() * _LONGEST_LEAP  # noqa: S311  # spreading, not hiding
-            self._after = Cursor(last + leap * (last - first), LOWEST_ID)
+            rest = (
+                _END_OF_TIME - last
+            )  # a dueAt of the year 1, which somebody else wrote, would leap beyond the calendar
+            self._after = Cursor(last + min(leap * (last - first), rest), LOWEST_ID)

@@ -34,7 +34,6 @@ __all__ = [
 ]
 
 _KIND = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
-_HASH = re.compile(r"[0-9a-f]{64}")
 _RESERVED = ("kind", "idempotency_key", "resource_key", "wait_until", "recurrence")
 _LONGEST_DERIVED_ID = 200
 _LONGEST_ID_BYTES = 1_500
@@ -219,8 +218,7 @@ def derive_task_id(kind: str, key: str) -> str:
         msg = f"idempotency_key must be None or a text with at least one character, not {_short(key)}"
         raise ValueError(msg)
     readable = f"{kind}:{key}"
-    fits = len(readable) <= _LONGEST_DERIVED_ID and "/" not in key and all(ord(c) >= ord(" ") for c in key)
-    if fits and not _HASH.fullmatch(key):  # else a key could be the hash of another one
+    if len(readable) <= _LONGEST_DERIVED_ID and "/" not in key and all(ord(c) >= ord(" ") for c in key):
         return readable
     return f"{kind}:{hashlib.sha256(key.encode()).hexdigest()}"
 

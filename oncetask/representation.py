@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["as_json", "iso", "plain"]
 
+_DEEPEST = 300
+"""Deeper than any payload or result of ours can be: pydantic's own limit is 254."""
+
 
 def as_json(task: Task) -> dict[str, Any]:
     """Give a task as its document has it, with its id and status; what is not there is null.
@@ -31,19 +34,22 @@ def as_json(task: Task) -> dict[str, Any]:
     }
 
 
-def plain(value: Any) -> Any:  # whatever a document holds
-    """Give what JSON can say of a value: instants in ISO 8601 and UTC, what it has no word for as text."""
+def plain(value: Any, depth: int = _DEEPEST) -> Any:  # whatever a document holds
+    """Give what JSON can say of a value: instants in ISO 8601 and UTC, what it has no word for as text.
+
+    `depth`: what lies deeper than so many maps and lists is left out, with an ellipsis instead.
+    """
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, datetime):
         return iso(value)
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return repr(value)
+    if isinstance(value, dict) and depth:
+        return {str(key): plain(item, depth - 1) for key, item in value.items()}
+    if isinstance(value, list | tuple) and depth:
+        return [plain(item, depth - 1) for item in value]
+    return "…" if isinstance(value, dict | list | tuple) else repr(value)
 
 
 def iso(instant: datetime) -> str:

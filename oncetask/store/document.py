@@ -168,7 +168,10 @@ def _decode_json(name: str, fields: Mapping[str, Any], problems: list[str]) -> A
 
 def _instant(value: object) -> object:
     if isinstance(value, datetime) and value.tzinfo is not None:
-        return value if value.tzinfo is UTC else value.astimezone(UTC)
+        try:
+            return value if value.tzinfo is UTC else value.astimezone(UTC)
+        except OverflowError:  # beyond the years 1 to 9999
+            return ABSENT
     return ABSENT
 
 
@@ -237,7 +240,10 @@ def _progress(value: object) -> object:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of more digits than Python writes, or lists in lists in lists
+        text = f"a {type(value).__name__} beyond all measure"
     return text if len(text) <= 80 else text[:80] + "…"  # noqa: PLR2004  # a line's worth
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from oncetask.errors import StoreUnavailable
+from oncetask.payload import has_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,12 +68,17 @@ def _named(url: str, env: str, credentials: object) -> TaskStore:
     path = unquote(parts.path[1:])
     if parts.scheme == "memory" and not parts.netloc and not path and plain:
         return _sqlite(":memory:", env)
-    if parts.scheme == "sqlite" and not parts.netloc and path and path != ":memory:" and plain and "\0" not in path:
+    if parts.scheme == "sqlite" and not parts.netloc and plain and _is_file(path):
         return _sqlite(path, env)
     if parts.scheme == "firestore" and _PROJECT.fullmatch(parts.netloc) and "/" not in path and plain:
         return _firestore(env=env, project=parts.netloc, database=path or None, credentials=credentials)
     msg = f"url must be {_EXAMPLES}, not {url!r}"
     raise ValueError(msg)
+
+
+def _is_file(path: str) -> bool:
+    """Tell whether a file may be called so; half a surrogate pair, say, has no bytes."""
+    return path not in {"", ":memory:"} and "\0" not in path and not has_surrogates(path)
 
 
 def _default(env: str, credentials: object) -> TaskStore:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+
+import pytest
 
 from oncetask.crowding import Crowding
 from oncetask.task import Task
@@ -100,3 +102,14 @@ def test_among_many_of_one_instant_any_id_may_be_next() -> None:
         places.add(crowding.place.task_id)
 
     assert len(places) == 20
+
+
+def test_a_due_time_of_the_year_1_leads_nowhere_beyond_the_calendar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that reaches from the year 1 until today is read, wherever the lot says to go on."""
+    monkeypatch.setattr("random.random", lambda: 0.99)
+    crowding = Crowding(AHEAD)
+
+    crowding.read([a_task("old", due_at=datetime(1, 1, 1, tzinfo=UTC)), a_task("new", due_at=T0)], is_full=True)
+    crowding.claimed(refused=32, tried=32)
+
+    assert crowding.place is None or crowding.place.due_at <= datetime.max.replace(tzinfo=UTC)

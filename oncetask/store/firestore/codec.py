@@ -6,10 +6,10 @@ A version is the document's `update_time` in microseconds, the resolution of eve
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from oncetask.clock import EPOCH, from_micros, to_micros
+from oncetask.clock import from_micros, to_micros
 from oncetask.store.document import decode
 
 if TYPE_CHECKING:
@@ -121,9 +121,11 @@ def write_fields(target: Any, fields: Mapping[str, object]) -> None:
         write_value(target[name], given)
 
 
-def _read_timestamp(stored: Any) -> datetime:
-    timestamp = stored.timestamp_value
-    return EPOCH + timedelta(seconds=timestamp.seconds, microseconds=timestamp.nanos // 1_000)
+def _read_timestamp(stored: Any) -> datetime | Foreign:
+    try:
+        return from_micros(micros(stored.timestamp_value))
+    except OverflowError:  # no instant of the years 1 to 9999
+        return Foreign("timestamp")
 
 
 _READERS: Mapping[str, Callable[[Any], Any]] = {

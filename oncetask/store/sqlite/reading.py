@@ -150,7 +150,7 @@ class Reader:
     def settings(self, sql: sqlite3.Connection) -> Settings:
         """Read the settings of the environment."""
         row = sql.execute("SELECT fields, version FROM settings WHERE env = ?", (self._env,)).fetchone()
-        return Settings({}, 0) if row is None else Settings(json.loads(row[0]), row[1])
+        return Settings({}, 0) if row is None else Settings(_fields(row[0]), row[1])
 
     def stats(self, sql: sqlite3.Connection) -> dict[str, dict[TaskStatus, int]]:
         """Count by kind and status in one query."""
@@ -191,6 +191,15 @@ class Reader:
 
 def _holds(known: Mapping[str, Task], task_id: str, version: int) -> bool:
     return task_id in known and known[task_id].version == version
+
+
+def _fields(text: object) -> Mapping[str, Any]:
+    """Read the settings, whoever wrote them: what is no map counts as none."""
+    try:
+        fields = json.loads(text) if isinstance(text, str | bytes) else None
+    except (ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def _where(which: TaskFilter) -> tuple[str, Sequence[object]]:
