@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from oncetask import lifecycle
 from oncetask.clock import Now
-from oncetask.errors import OncetaskError
+from oncetask.errors import OncetaskError, Unsupported
 from oncetask.lifecycle import Transition
 from oncetask.payload import sort_out_ids
-from oncetask.task import Task
+from oncetask.task import SCHEMA, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -102,12 +102,12 @@ class Changes:
         for transition in applied:
             self._telemetry.changed(transition)
         due = [transition.after.due_at for transition in applied if transition.after.due_at is not None]
-        return _counted([t.before for t in transitions], written, due)
+        return _counted([t.before for t in transitions], written, due).beside(tasks)
 
     async def _delete_once(self, tasks: Sequence[Task]) -> _Done:
         now = await self._store.now()
         free = [task for task in tasks if lifecycle.may_delete(task, now)]
-        return _counted(free, await self._store.delete(free))
+        return _counted(free, await self._store.delete(free)).beside(tasks)
 
     async def _wake_for(self, due: Sequence[datetime]) -> None:
         if due:
@@ -124,6 +124,15 @@ class _Done(NamedTuple):
     """Of those that cannot be written."""
     due: Sequence[datetime]
     """When somebody has to look at those that were changed."""
+
+    def beside(self, tasks: Sequence[Task]) -> _Done:
+        """Tell too of those among `tasks` that are not this version's to change."""
+        return self._replace(errors=[*map(_foreign, filter(lifecycle.is_foreign, tasks)), *self.errors])
+
+
+def _foreign(task: Task) -> Unsupported:
+    known = "this oncetask knows"
+    return Unsupported(f"task {task.id!r} is of schema {task.schema}, {known} {SCHEMA}: use a newer oncetask for it")
 
 
 def _counted(tasks: Sequence[Task], written: Sequence[Written], due: Sequence[datetime] = ()) -> _Done:

@@ -190,6 +190,8 @@ class Key:
         """Write the lock and the claims together; after a former holder also what keeps him from writing."""
         lease_id = new_id()
         left = await self._left_by(lock, {task.id for task in tasks})
+        if any(map(lifecycle.is_foreign, left)):
+            return None  # the former holder cannot be shut out
         tasks = tasks[: max(1, MOST_WRITES - len(left))]
         now = self._store.clock.now()
         until = now.latest + timedelta(seconds=self.lease_seconds(tasks))

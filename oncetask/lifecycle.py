@@ -43,6 +43,7 @@ __all__ = [
     "is_busy",
     "is_cleanup",
     "is_expired",
+    "is_foreign",
     "is_generator",
     "is_held",
     "is_open",
@@ -120,7 +121,7 @@ def triage(task: Task, now: Now, *, has_cleanup: bool = False) -> Step:  # noqa:
     `has_cleanup`: its kind has a cancellation handler. A generator of occurrences never ran anything, so cancelling
     one leaves nothing to clean up.
     """
-    if task.schema > SCHEMA:
+    if is_foreign(task):
         return Step.LEAVE
     if task.outcome is None and task.problems:
         return Step.REJECT
@@ -160,6 +161,11 @@ def due_at(task: Task) -> datetime | None:
 def is_generator(task: Task) -> bool:
     """Tell whether a task runs no handler, but spawns the occurrences of a recurrence."""
     return task.recurrence is not None
+
+
+def is_foreign(task: Task) -> bool:
+    """Tell whether a later version of the library wrote a task: this one changes nothing of it."""
+    return task.schema > SCHEMA
 
 
 def is_open(task: Task) -> bool:
@@ -263,7 +269,7 @@ def cancel(task: Task, *, now: Now) -> Transition | None:
 
     A lease stays as it is, so that no cleanup runs beside the live handler; its holder stops the handler.
     """
-    if task.outcome is not None or task.is_cancelled:
+    if task.outcome is not None or task.is_cancelled or is_foreign(task):
         return None
     changes: dict[str, Any] = {"is_cancelled": True, "cancelled_at": now.earliest, "wait_until": NO_WAIT}
     if task.lease_owner is None and task.leased_until is not None:
@@ -411,7 +417,7 @@ def reset(task: Task, *, now: Now) -> Transition | None:
     deadline that has passed goes as well, since the new life could only end at it again. None: there is nothing to
     reset, since it is not done, or since it is a generator that has no instant left.
     """
-    if task.outcome is None:
+    if task.outcome is None or is_foreign(task):
         return None
     deadline = task.deadline if task.deadline and task.deadline > now.earliest else None
     changes: dict[str, Any] = {**_NEW_LIFE, "deadline": deadline}
@@ -446,7 +452,7 @@ def spawn(task: Task, plan: Plan, *, now: Now, previous: Task | None = None) -> 
 
 def pause(task: Task, *, now: Now) -> Transition | None:
     """Let a generator spawn nothing until it is resumed. None: it is none, or done, cancelled or paused already."""
-    if not is_generator(task) or task.outcome is not None or task.is_cancelled or is_paused(task):
+    if not is_generator(task) or task.outcome is not None or task.is_cancelled or is_paused(task) or is_foreign(task):
         return None
     return _transition("paused", task, recurrence={**(task.recurrence or {}), _PAUSED_AT: now.earliest})
 
@@ -456,7 +462,7 @@ def resume(task: Task, *, now: Now) -> Transition | None:
 
     One that has no instant left is completed. One that cannot be read is due now, and so rejected.
     """
-    if task.outcome is not None or not is_paused(task):
+    if task.outcome is not None or not is_paused(task) or is_foreign(task):
         return None
     recurrence = _unpaused(task)
     try:
@@ -477,7 +483,7 @@ def redeclare(task: Task, declared: Task) -> Transition | None:
     own, new = task.recurrence or {}, declared.recurrence or {}
     changes = {name: getattr(declared, name) for name in _DECLARED}
     before = {**{name: getattr(task, name) for name in _DECLARED}, "recurrence": _unpaused(task)}
-    if changes == before:
+    if changes == before or is_foreign(task):
         return None
     if is_paused(task) and task.outcome is None:
         changes["recurrence"] = {**new, _PAUSED_AT: own[_PAUSED_AT]}
@@ -495,7 +501,7 @@ def rewrite(task: Task, fields: Iterable[str]) -> Transition:
 def may_delete(task: Task, now: Now) -> bool:
     """A task that somebody holds is not deleted under his hands: cancel it first."""
     lapsed = task.leased_until is None or task.leased_until <= now.earliest
-    return task.outcome is not None or lapsed or not _may_still_run(task)
+    return not is_foreign(task) and (task.outcome is not None or lapsed or not _may_still_run(task))
 
 
 def _may_still_run(task: Task) -> bool:

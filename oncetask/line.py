@@ -360,10 +360,15 @@ class DueLine:
         self._shows_busy_keys_only = len(passed) == _DOORBELL_WIDTH
         if self._shows_busy_keys_only:  # a query would find these again, and nothing of what comes next would ring
             self._before_at = min(self._before_at, self._loop.time() + _HOT_SECONDS)
-        elif len(due) == _DOORBELL_WIDTH:
+        elif len(due) == _DOORBELL_WIDTH or self._shows_only_what_nobody_takes(now):
             self._dry_kinds = frozenset()  # there may be more behind these
         if not self._shows_busy_keys_only and not self._hangs_behind:  # the head of the line has just been seen
             self._before_at = self._loop.time() + _BEFORE_SECONDS
+
+    def _shows_only_what_nobody_takes(self, now: Now) -> bool:
+        """Tell whether the doorbell is full of tasks that are not for this version: it has to hang behind them."""
+        foreign = [task for task in self._front if triage(task, now) is Step.LEAVE and _wait(task, now) is None]
+        return len(foreign) == _DOORBELL_WIDTH
 
     def _next_look(self) -> float:
         """Give the seconds until one of the tasks in front becomes due, at most the slow poll's."""

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["Connection"]
 
 _OPTIONS = (
+    # A connection that has fallen silent is given up after 40 s, before the longest lease has ended. The second is what
+    # older releases of grpc wait for an answer, the third what newer ones do: a minute, where nothing is said.
     ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     # By default a channel waits for up to two minutes before it looks whether a server has come back.

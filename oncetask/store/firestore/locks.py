@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ __all__ = ["LockWrite", "lock_write", "read_locks", "takes"]
 
 _Write: Any = write_types.Write.pb()
 _SCHEMA = 1
+_NEVER = datetime(9999, 12, 31, tzinfo=UTC)
 _KEPT = timedelta(days=1)  # how long after its end a lock may lie around before Firestore may delete it
 _KEYS_A_CALL = 300
 
@@ -102,9 +103,14 @@ async def read_locks(session: Session, resource_keys: Sequence[str]) -> list[Loc
 
 
 def _read_lock(resource_key: str, document: Any) -> Lock:
-    """Read a lock, whoever wrote it: one that makes no sense is nobody's, so that it can be taken over."""
-    owner, until = (read_value(document.fields[name]) for name in ("leaseOwner", "leasedUntil"))
+    """Read a lock, whoever wrote it: one that makes no sense is nobody's, so that it can be taken over.
+
+    But one of a later schema is somebody's, as long as it is there: only who knows that schema can tell.
+    """
+    owner, until, schema = (read_value(document.fields[name]) for name in ("leaseOwner", "leasedUntil", "schema"))
     sound = isinstance(owner, str) and isinstance(until, datetime)
+    if isinstance(schema, int) and schema > _SCHEMA:
+        owner, until, sound = owner if sound else "", _NEVER, True
     return Lock(
         resource_key=resource_key,
         owner=owner if sound else "",

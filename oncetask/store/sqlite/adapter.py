@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -32,6 +33,8 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 
 _CHUNK = 500
+_NOT_ALLOWED = "; this user has to be allowed to write to the file, and to make files beside it"
+_HINTS = {errno.ENOENT: " (does its folder exist?)", errno.EACCES: _NOT_ALLOWED, errno.EROFS: _NOT_ALLOWED}
 
 
 class SqliteStore(TaskStore):
@@ -75,7 +78,8 @@ class SqliteStore(TaskStore):
         try:
             bell = Bell() if self._path == ":memory:" else FileBell(self._path)
         except OSError as error:
-            msg = f"SQLite store {self._path!r} cannot be opened: {error.strerror} (does its folder exist?)"
+            hint = _HINTS.get(error.errno or 0, "")
+            msg = f"SQLite store {self._path!r} cannot be opened: {error.strerror}: {error.filename!r}{hint}"
             raise StoreUnavailable(msg) from error
         self._connection = Connection(self._path, self._machine, bell)
         await self._connection.open()

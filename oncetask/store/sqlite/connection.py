@@ -34,7 +34,15 @@ Item = TypeVar("Item")
 _BUSY_SECONDS = 5.0
 _PATIENCE_SECONDS = 20.0
 _MOST_JOBS = 1_000
-
+_ADVICE = {
+    "SQLITE_NOTADB": "it is no SQLite database, or its beginning is damaged: name another file, or restore a backup",
+    "SQLITE_CORRUPT": "the file is damaged: keep it, and restore a backup or what `sqlite3 FILE .recover` finds in it",
+    "SQLITE_CANTOPEN": "it has to be a file that this user may write to, in a folder where he may make others",
+    "SQLITE_READONLY": "this user has to be allowed to write to the file, and to make files beside it",
+    "SQLITE_FULL": "make room on its disk, and it works again",
+    "SQLITE_IOERR": "the disk failed, or a limit of this process's was reached: its system's log may tell more",
+}
+"""What would help, by the beginning of SQLite's name for the error."""
 
 Together = Callable[[Any, Sequence[Any]], list[Any] | None]
 """Does for many items at once what is asked for; None: it cannot, and what it has done is to be undone."""
@@ -251,7 +259,8 @@ class Connection:
 
     def _unavailable(self, error: sqlite3.Error) -> OncetaskError:
         name = getattr(error, "sqlite_errorname", type(error).__name__)
-        wrapped = StoreUnavailable(f"SQLite store {self._path!r}: {error} ({name})")
+        advice = next((f"; {text}" for prefix, text in _ADVICE.items() if name.startswith(prefix)), "")
+        wrapped = StoreUnavailable(f"SQLite store {self._path!r}: {error} ({name}){advice}")
         wrapped.__cause__ = error
         return wrapped
 

@@ -32,6 +32,8 @@ __all__ = [
 ]
 
 _VERSION = 4
+_OURS = {"env", "id", "version", "kind", "dueAt"}
+"""Columns by which a table is known as ours, of any version."""
 _INSTANTS = frozenset(INSTANTS.values())
 _IN_RECURRENCE = frozenset({"dtstart", "exdates", "pausedAt"})
 _TEXTS = frozenset({"data", "result", "errors", "progress", "recurrence"})
@@ -75,13 +77,21 @@ _CREATE = (
 
 
 def prepare(connection: sqlite3.Connection, name: str) -> None:
-    """Bring a database, new or old, to the schema of this version; refuse one from the future."""
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
+    """Bring a database, new or old, to the schema of this version.
+
+    Refuses one from the future, and one in which `tasks` is a table of somebody else's, before anything is written to
+    it: already the journal mode is.
+    """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > _VERSION:
         msg = f"{name} has schema version {version}, this oncetask knows {_VERSION}: use a newer oncetask for it"
         raise StoreUnavailable(msg)
+    columns = {column for _, column, *_ in connection.execute("PRAGMA table_info(tasks)")}
+    if not columns.issuperset(_OURS) and (columns or version):
+        msg = f"{name} is an SQLite database of something else: give oncetask a file of its own"
+        raise StoreUnavailable(msg)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
     if version < _VERSION:
         connection.execute("BEGIN IMMEDIATE")
         for statement in _CREATE:
