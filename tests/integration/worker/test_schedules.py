@@ -319,13 +319,14 @@ async def test_survey(connected: Client) -> None:
     shift.of(connected.store)
     await connected.enqueue(Job(), task_id="task")
     await connected.enqueue(Job(), task_id="own", recurrence=HOURLY)
-    app = an_app(("nightly", Job(), DAILY))
+    far = Recurrence.cron("0 2 * * *", timezone="Europe/Berlin", start=datetime(2100, 1, 1, tzinfo=UTC))
+    app = an_app(("nightly", Job(), far))
     async with Worker(app, connected, poll=0.05):
         instant = (await connected.get_task("own")).wait_until
         shift.advance(3_600)
         await connected_wait(connected, f"own:{instant:%Y-%m-%dT%H:%M:%S}Z")
     nightly, own = sorted(await survey(connected.store), key=lambda found: found.name)
-    assert (nightly.name, nightly.recurrence, nightly.last, nightly.problem) == ("nightly", DAILY, None, "")
+    assert (nightly.name, nightly.recurrence, nightly.last, nightly.problem) == ("nightly", far, None, "")
     assert (own.name, own.recurrence) == ("own", HOURLY)
     assert own.last is not None
     assert (own.last.status, own.last.occurrence_timestamp) == (TaskStatus.DONE_COMPLETED, instant)
