@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
 from oncetask.payload import Payload, kind_of
-from oncetask.task import Outcome, Task, TaskStatus
+from oncetask.task import Outcome, Receipt, Task, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
 
-__all__ = ["Tasks", "told"]
+__all__ = ["Tasks", "check_ended", "check_error", "check_number", "check_result", "check_waiting", "id_of", "told"]
 
 P = TypeVar("P", bound=Payload)
 
+_MOST_CHARACTERS = 200
 _ENDED = {outcome: TaskStatus(f"done-{outcome}") for outcome in Outcome}
 
 
@@ -57,9 +58,9 @@ class Tasks(Sequence[Task]):
         """Give those of a resource key."""
         return self._those(lambda task: task.resource_key == resource_key)
 
-    def spawned_by(self, generator: Task | str) -> Tasks:
-        """Give the occurrences of a recurrence, by its task or id."""
-        parent = generator.id if isinstance(generator, Task) else generator
+    def spawned_by(self, generator: Task | Receipt | str) -> Tasks:
+        """Give the occurrences of a recurrence, by its task, its receipt or its id."""
+        parent = id_of(generator)
         return self._those(lambda task: task.parent_recurrence_id == parent)
 
     def one(self) -> Task:
@@ -77,6 +78,17 @@ class Tasks(Sequence[Task]):
         return Tasks(filter(wanted, self._tasks))
 
 
+def id_of(task: Task | Receipt | str) -> str:
+    """Give the id of what stands for a task."""
+    match task:
+        case Task():
+            return task.id
+        case Receipt():
+            return task.task_id
+        case _:
+            return task
+
+
 def told(task: Task) -> str:
     """Tell what a task is, and how it stands, in a line; its errors below."""
     what = [f"{task.kind} {task.id}: {task.status}"]
@@ -89,9 +101,16 @@ def told(task: Task) -> str:
     if task.due_at is not None:
         what.append(f"next look {task.due_at.isoformat()}")
     if task.result is not None:
-        what.append(f"result {task.result!r}")
+        what.append(f"result {_shortened(task.result)}")
+    if task.data:
+        what.append(f"data {_shortened(task.data)}")
     errors = [f"\n    attempt {error.attempt}: {error.type}: {error.message}" for error in task.errors]
     return ", ".join(what) + "".join(errors)
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
 
 
 def check_ended(task: Task, outcome: Outcome) -> None:
@@ -116,7 +135,7 @@ def check_error(task: Task, match: str | None, error: type[BaseException] | None
     named = error is None or (last is not None and last.type == error.__name__)
     matched = match is None or (last is not None and re.search(match, last.message) is not None)
     if not named or not matched:
-        wanted = "" if error is None else error.__name__
+        wanted = "one" if error is None else error.__name__
         wanted += "" if match is None else f" with a message like {match!r}"
         msg = f"the last error of task {task.id} should be {wanted}:\n{told(task)}"
         raise AssertionError(msg)
@@ -129,9 +148,17 @@ def check_waiting(task: Task, until: datetime | None) -> None:
         raise AssertionError(msg)
 
 
-def check_number(tasks: Tasks, wanted: Any, expected: int | None) -> None:
-    """Raise AssertionError where there are more of these, or fewer; None: where there are none."""
-    if len(tasks) != expected if expected is not None else not tasks:
-        number = "at least one task" if expected is None else f"{expected} tasks"
-        msg = f"there should be {number} {wanted}, not {len(tasks)}:\n{tasks!r}"
-        raise AssertionError(msg)
+def check_number(tasks: Tasks, wanted: Payload | type[Payload], expected: int | None) -> None:
+    """Raise AssertionError where of this payload or kind there are more, or fewer; None: where there are none.
+
+    `tasks`: all that were enqueued.
+    """
+    kind = kind_of(wanted if isinstance(wanted, type) else type(wanted))
+    of_kind = tasks.of(kind)
+    found = of_kind if isinstance(wanted, type) else [task for task in of_kind if task.data == wanted.to_data()]
+    if len(found) == expected or (expected is None and found):
+        return
+    number = {None: "at least one task", 1: "1 task"}.get(expected, f"{expected} tasks")
+    what = f"of kind {kind!r}" if isinstance(wanted, type) else f"with {wanted!r}"
+    msg = f"there should be {number} {what}, not {len(found)}; of this kind there are:\n{of_kind!r}"
+    raise AssertionError(msg)

@@ -8,6 +8,9 @@ pass, are sockets and processes given no more than a moment before each jump.
 from __future__ import annotations
 
 import asyncio
+import math
+import sys
+import threading
 import time
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -20,20 +23,25 @@ if TYPE_CHECKING:
     import selectors
     from collections.abc import Iterator, Mapping
 
-__all__ = ["ExactClock", "VirtualClock", "VirtualTime"]
+__all__ = ["PATIENCE_SECONDS", "ExactClock", "VirtualClock", "VirtualTime"]
 
 _SELECTOR = "_selector"  # asyncio has no public way to what a running loop waits in
-_PATIENCE_SECONDS = 0.01
+_RESOLUTION = "_clock_resolution"  # nor to how much earlier than its time a timer may go off
+PATIENCE_SECONDS = 0.01
 """What sockets and processes are given, in real time, before each jump."""
 _THREADS_SECONDS = 0.2
 """What threads are given, in real time, to end at the instant at which time is to stop."""
+_WAITS_FOR_PROCESS = ("waitpid-", "asyncio-waitpid-")  # what asyncio calls its threads that wait for a process
 
 
 class VirtualTime:
     """The time of the running event loop, as long as it is installed."""
 
-    def __init__(self) -> None:
-        """Take the running loop. Raises TypeError for one whose waiting cannot be replaced, such as uvloop's."""
+    def __init__(self, *, patience: float = PATIENCE_SECONDS) -> None:
+        """Take the running loop. Raises TypeError for one whose waiting cannot be replaced, such as uvloop's.
+
+        `patience`: what sockets and processes are given before each jump, in seconds of real time.
+        """
         running = asyncio.get_running_loop()
         if not isinstance(running, asyncio.SelectorEventLoop):
             msg = f"virtual time needs asyncio's own selector event loop, not {type(running).__name__}"
@@ -43,8 +51,13 @@ class VirtualTime:
         self._own_file: int = loop._ssock.fileno()  # noqa: SLF001  # with which threads wake it
         self._reading: float = loop.time()
         self._executor_calls = 0
+        self._limiter: Any = None
         self._settling: asyncio.Future[None] | None = None
+        self._happened, self._settles_after = 0, -1
         self._ends = float("inf")
+        self.patience = patience
+        self.counts_work = True
+        """Whether time passes while threads, sockets or processes work."""
         self.is_hurrying = False
         """Whether it jumps also where sockets or processes are waited for, once these had a moment."""
 
@@ -56,7 +69,8 @@ class VirtualTime:
     def installed(self) -> Iterator[None]:
         """Let the loop go by this while the block runs."""
         loop = self._loop
-        real, run_in_executor = getattr(loop, _SELECTOR), loop.run_in_executor
+        real, run_in_executor, resolution = getattr(loop, _SELECTOR), loop.run_in_executor, getattr(loop, _RESOLUTION)
+        self._see_anyio()
         if isinstance(real, _Jumping):
             msg = "this event loop has virtual time already: one Harness at a time"
             raise RuntimeError(msg)  # noqa: TRY004  # it is no argument
@@ -69,10 +83,12 @@ class VirtualTime:
 
         setattr(loop, _SELECTOR, _Jumping(real, self))
         loop.time, loop.run_in_executor = self.time, counted
+        self._resolve()
         try:
             yield
         finally:
             setattr(loop, _SELECTOR, real)
+            setattr(loop, _RESOLUTION, resolution)
             del loop.time, loop.run_in_executor
 
     @contextmanager
@@ -84,9 +100,23 @@ class VirtualTime:
         finally:
             self.is_hurrying, self._ends = False, float("inf")
 
-    async def settled(self) -> None:
-        """Wait until nothing more happens unless time passes; where threads work, until these are done."""
+    @contextmanager
+    def instantly(self) -> Iterator[None]:
+        """Let what threads, sockets and processes take count for nothing while the block runs; but sleeps pass."""
+        self.counts_work = False
+        try:
+            yield
+        finally:
+            self.counts_work = True
+
+    async def settled(self, *, later: bool = False) -> None:
+        """Wait until nothing more happens unless time passes, or a thread ends. `later`: not before one of these did.
+
+        Where no time may pass any more, threads have a moment to end.
+        """
+        self._see_anyio()
         self._settling = self._loop.create_future()
+        self._settles_after = self._happened if later else -1
         try:
             await self._settling
         finally:
@@ -94,15 +124,21 @@ class VirtualTime:
 
     def settle(self) -> bool:
         """Tell who waits for that that nothing more happens; False: nobody does."""
-        if self._settling is None or self._settling.done():
+        if self._settling is None or self._settling.done() or self._happened <= self._settles_after:
             return False
         self._settling.set_result(None)
         return True
 
     def pass_by(self, seconds: float) -> None:
         """Let time pass, as far as it may."""
+        self._happened += 1
         # Rounded, since the sum of many waits has to be the instant that was waited for.
         self._reading = max(self._reading, min(self._ends, round(self._reading + seconds, 9)))
+        self._resolve()
+
+    def note(self) -> None:
+        """Take note that something has happened by itself."""
+        self._happened += 1
 
     @property
     def has_ended(self) -> bool:
@@ -112,11 +148,23 @@ class VirtualTime:
     @property
     def has_threads(self) -> bool:
         """True while functions work in threads."""
-        return self._executor_calls > 0 or work_of(self._loop).number > 0
+        borrowed = 0 if self._limiter is None else self._limiter.borrowed_tokens
+        return borrowed > 0 or self._executor_calls > 0 or work_of(self._loop).number > 0
 
     def has_files(self, files: Mapping[Any, Any]) -> bool:
-        """Tell whether somebody waits for files, beside the loop itself for its threads."""
-        return any(key.fd != self._own_file for key in files.values())
+        """Tell whether somebody waits for files or processes, beside the loop itself for its threads."""
+        if any(key.fd != self._own_file for key in files.values()):
+            return True
+        return any(thread.name.startswith(_WAITS_FOR_PROCESS) for thread in threading.enumerate())
+
+    def _resolve(self) -> None:
+        """Let timers go off at their time: after half a year of it, a nanosecond does not show in a float any more."""
+        setattr(self._loop, _RESOLUTION, max(getattr(self._loop, _RESOLUTION), 2 * math.ulp(self._reading)))
+
+    def _see_anyio(self) -> None:
+        """Count the threads of `anyio.to_thread` too, which Starlette and FastAPI use for `def` functions."""
+        if self._limiter is None and (to_thread := sys.modules.get("anyio.to_thread")) is not None:
+            self._limiter = to_thread.current_default_thread_limiter()
 
     def _executor_ended(self, _: asyncio.Future[Any]) -> None:
         self._executor_calls -= 1
@@ -169,27 +217,42 @@ class _Jumping:
     def select(self, timeout: float | None = None) -> list[Any]:
         """Give what has happened; where nothing has, and nothing will by itself, go on to the next timer."""
         real, virtual = self._real, self._virtual
-        ready = real.select(0)
+        ready = self._seen(0)
         if ready or (timeout is not None and timeout <= 0):
             return ready
-        has_files = virtual.has_files(real.get_map())
-        if virtual.has_threads or (has_files and not virtual.is_hurrying):
-            return self._in_real_time(timeout)
-        if has_files and (ready := real.select(_PATIENCE_SECONDS)):
+        has_threads, has_files = virtual.has_threads, virtual.has_files(real.get_map())
+        if not (virtual.has_ended and (has_threads or has_files)) and virtual.settle():
             return ready
-        if virtual.settle():
+        if has_threads or (has_files and not virtual.is_hurrying):
+            return self._in_real_time(timeout)
+        if has_files:
+            ready = self._seen(virtual.patience)
+        return ready or self._jump(timeout)
+
+    def _jump(self, timeout: float | None) -> list[Any]:
+        """Go on to the next timer, `timeout` seconds away; where there is none, wait for what is never foreseen."""
+        if self._virtual.settle():
             return []
         if timeout is None:
-            return real.select(None)
-        virtual.pass_by(timeout)
-        return ready
+            return self._seen(None)
+        self._virtual.pass_by(timeout)
+        return []
 
     def _in_real_time(self, timeout: float | None) -> list[Any]:
         virtual, began = self._virtual, time.monotonic()
         waits = _THREADS_SECONDS if virtual.has_ended else timeout
-        ready = self._real.select(waits)
+        ready = self._seen(waits)
+        if ready and not virtual.counts_work:
+            return ready
         passed = time.monotonic() - began
         virtual.pass_by(passed if timeout is None else min(passed, timeout))
         if not ready and virtual.has_ended:
             virtual.settle()
+        return ready
+
+    def _seen(self, waits: float | None) -> list[Any]:
+        """Give what happens within so many seconds of real time; None: until something does."""
+        ready = self._real.select(waits)
+        if ready:
+            self._virtual.note()
         return ready
