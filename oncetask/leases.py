@@ -67,6 +67,7 @@ class Lease:
         self._duration = timedelta(seconds=duration)
         self._stored = stored
         self._writing = asyncio.Lock()
+        self._is_lost = False
         self._stop: Callable[[AbortReason], None] = _ignore
         self._keepers: set[asyncio.Task[None]] = set()
         self._progress: Progress | None = None
@@ -88,6 +89,7 @@ class Lease:
 
         def start() -> None:
             self._keep(self._renew(renewed - first))
+            self._keep(self._end_in_time())
             if not any(map(lifecycle.is_cleanup, self.tasks)):  # a cleanup is not stopped by a cancel any more
                 self._keep(self._watch())
 
@@ -293,6 +295,18 @@ class Lease:
                     return
                 pause = min(pause, _BREATH_SECONDS)
 
+    async def _end_in_time(self) -> None:
+        """Stop the handler at the end of its lease, even while a renewal still waits for the store's answer."""
+        while (left := self._left_seconds()) > 0:  # noqa: ASYNC110  # it is time that it waits for
+            await asyncio.sleep(left)
+        self._lose("it ended before it could be renewed")
+
+    def _left_seconds(self) -> float:
+        """Give the seconds until somebody else may hold one of the tasks."""
+        now = self._store.clock.now().latest
+        ends = [task.leased_until for task in self.tasks]
+        return min(((end - now).total_seconds() if end is not None else 0.0 for end in ends), default=0.0)
+
     def _plan_progress(self) -> None:
         """See to it that what was told gets written, if nothing is on its way to that."""
         if self._progress is not None and self._progress_timer is None and self._stop is not _ignore:
@@ -323,6 +337,9 @@ class Lease:
                 self._progress = None
 
     def _lose(self, why: str) -> None:
+        if self._is_lost:
+            return
+        self._is_lost = True
         _log.warning("the lease of task %s is lost: %s", ", ".join(self._ids), why)
         self._stop("lease-lost")
 

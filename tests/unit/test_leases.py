@@ -342,19 +342,32 @@ class TestRenewals:
 
     @pytest.mark.parametrize("error", [UNFORESEEN, DOWN], ids=["unforeseen", "unavailable"])
     @pytest.mark.parametrize(
-        ("more", "end"), [(timedelta(), 30.0), (MICROSECOND, 30.5), (-MICROSECOND, 30.0)], ids=["=", "+", "-"]
+        ("more", "end", "last"),
+        [(timedelta(), 30.0, 30.0), (MICROSECOND, 30.000001, 30.5), (-MICROSECOND, 29.999999, 30.0)],
+        ids=["=", "+", "-"],
     )
     @in_virtual_time
     async def test_the_handler_is_stopped_once_the_lease_has_ended_for_certain(
-        self, error: Exception, more: timedelta, end: float
+        self, error: Exception, more: timedelta, end: float, last: float
     ) -> None:
-        """Renewals that fail are repeated until the latest bound of the present reaches the lease's end; no longer."""
+        """It is stopped when the latest bound of the present reaches the lease's end; then no renewal is tried."""
         run = Running(leased_until=at(UNSURE + LEASE) + more)
         run.store.faults = itertools.repeat(error)
         async with run.kept():
             await until(HOUR)
         assert run.stops == [(end, "lease-lost")]
-        assert run.times == [10 + n / 2 for n in range(int(2 * (end - 10)) + 1)]
+        assert run.times == [10 + n / 2 for n in range(int(2 * (last - 10)) + 1)]
+
+    @in_virtual_time
+    async def test_a_store_that_does_not_answer_does_not_keep_the_handler_running(self) -> None:
+        """While a renewal waits for its answer for ever, the handler is stopped at the end of the lease that it had."""
+        run = Running()
+        run.store.tells = False
+        run.store.answers.clear()
+        async with run.kept():
+            await until(31)
+            assert run.stops == [(30.0, "lease-lost")]
+            run.store.answers.set()
 
     @in_virtual_time
     async def test_one_member_whose_lease_has_ended_is_enough(self) -> None:
@@ -884,15 +897,14 @@ class TestProgress:
 
     @in_virtual_time
     async def test_an_unavailable_store_stops_the_handler_when_the_lease_has_ended(self) -> None:
-        """A write for progress that goes on failing notices the end of the lease as a renewal does."""
+        """While a write for progress goes on failing, the end of the lease is noticed when it comes."""
         run = Running()
         run.store.faults = itertools.repeat(DOWN)
         async with run.kept():
             await until(9.5)
             run.lease.tell(part(0.5))
             await until(HOUR)
-        assert {reason for _, reason in run.stops} == {"lease-lost"}
-        assert run.stops[0][0] == pytest.approx(30.1)
+        assert run.stops == [(30.0, "lease-lost")]
 
     @pytest.mark.parametrize("how", ["stolen", "done", "deleted"])
     @in_virtual_time
