@@ -9,13 +9,10 @@ of its store, and `lifecycle` for what clients do; what has to hold is said else
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 import random
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
-from contextvars import Context as Variables
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -30,6 +27,8 @@ from oncetask.lock import Lock, LockChange
 from oncetask.store import Cursor, Feed, Settings, TaskFilter, TaskStore, Written
 from oncetask.task import Task
 from oncetask.telemetry import Telemetry
+from tests.simulation.hosts import Host
+from tests.simulation.timeline import SECOND, Timeline
 from tests.support import T0
 
 __all__ = ["KINDS", "Change", "Machine", "Profile", "Run", "Watcher", "World"]
@@ -38,7 +37,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 KINDS = ("plain", "undone", "strict", "batch", "short")
-SECOND = 1_000_000
 _START = to_micros(T0)
 _CALM_SECONDS = 1_200.0
 _MOST_STEPS = 400_000
@@ -354,66 +352,6 @@ class _Watch:
 # -- the machines -----------------------------------------------------------------------------------------------------
 
 
-class _Loop(asyncio.BaseEventLoop):
-    """An event loop that somebody else steps, in the world's time."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__()
-        self._world = world
-        self.ready: deque[asyncio.Handle] = deque()
-        self.tasks: list[asyncio.Task[Any]] = []
-
-    def time(self) -> float:
-        """Give the world's time."""
-        return self._world.micros / SECOND
-
-    def call_soon(
-        self, callback: Callable[..., object], *args: object, context: Variables | None = None
-    ) -> asyncio.Handle:
-        """Queue a callback."""
-        handle = asyncio.Handle(callback, args, self, context)
-        self.ready.append(handle)
-        return handle
-
-    def call_at(
-        self, when: float, callback: Callable[..., object], *args: object, context: Variables | None = None
-    ) -> asyncio.TimerHandle:
-        """Queue a callback for later."""
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
-        self._world.after(when - self.time(), lambda: None if handle.cancelled() else self.ready.append(handle))
-        return handle
-
-    def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
-        """Remember every task, so that all can be ended."""
-        task = super().create_task(coro, **options)
-        self.tasks.append(task)
-        return task
-
-    def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Fail loudly."""
-        self._world.fail(f"an error that nobody took: {context}")
-
-    def step(self) -> None:
-        """Run one callback."""
-        handle = self.ready.popleft()
-        if not handle.cancelled():
-            asyncio._set_running_loop(self)
-            try:
-                handle._run()
-            finally:
-                asyncio._set_running_loop(None)
-
-    def end(self) -> None:
-        """Cancel everything until nothing is left."""
-        for _ in range(20):
-            left = [task for task in self.tasks if not task.done()]
-            for task in left:
-                task.cancel()
-            while self.ready:
-                self.step()
-        self.close()
-
-
 class _Clock(StoreClock):
     """What a machine knows of the present: bounds that are true, and apart."""
 
@@ -431,17 +369,12 @@ class _Clock(StoreClock):
         return Now(self._world.now - self._early, self._world.now + share * self._late)
 
 
-class Machine:
+class Machine(Host):
     """A worker on a machine of its own."""
 
     def __init__(self, world: World, name: str, knows: tuple[str, ...], lease: float, unsure: float) -> None:
-        self.world, self.name, self.knows = world, name, knows
-        self.loop = _Loop(world)
-        self.is_gone = False
-        self.is_slow = False
-        self.frozen_until = 0
-        self.disturbed_at = -1
-        """The last moment at which it, or its store, was slower than it should be."""
+        super().__init__(world, name)
+        self.world, self.knows = world, knows
         clock = _Clock(world, world.lots.choice((0.0, unsure)), world.lots.choice((0.0, 0.0, unsure)))
         client = Client(cast("TaskStore", Wire(self, clock)), telemetry=_telemetry())
         app = App(lifespan=lambda: nullcontext(self), retry=FixedDelay(4, 1))
@@ -450,25 +383,6 @@ class Machine:
         concurrency = world.lots.choice((1, 2, 8))
         self.worker = Worker(app, client, lease=lease, concurrency=concurrency, grace=2, abort_grace=1)
         self.spawn(self.worker.run())
-
-    @property
-    def can_step(self) -> bool:
-        """Tell whether there is something that it would do now."""
-        return bool(self.loop.ready) and not self.is_gone and self.world.micros >= self.frozen_until
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start something on it."""
-        asyncio._set_running_loop(self.loop)
-        try:
-            self.loop.create_task(work)
-        finally:
-            asyncio._set_running_loop(None)
-
-    def freeze(self, seconds: float) -> None:
-        """Let nothing of it run for some time."""
-        self.frozen_until = max(self.frozen_until, self.world.micros + int(seconds * SECOND))
-        self.disturbed_at = max(self.disturbed_at, self.frozen_until)
-        self.world.after(seconds, lambda: None)
 
 
 class _Idle:
@@ -554,29 +468,19 @@ _REGISTER: Mapping[str, Callable[[App], object]] = {
 # -- the world --------------------------------------------------------------------------------------------------------
 
 
-class World:
-    """Time, machines and their store, and what goes wrong with them; the same seed gives the same."""
+class World(Timeline):
+    """Machines and their store, and what goes wrong with them; the same seed gives the same."""
 
     def __init__(self, profile: Profile, seed: int, watch: Callable[[World], Watcher]) -> None:
-        self.profile, self.lots = profile, random.Random(f"{profile}{seed}")  # noqa: S311  # has to be repeatable
-        self.micros = 0
-        self.is_over = self.is_calm = False
-        self.trace: list[tuple[Any, ...]] = []
-        self.seen: Counter[str] = Counter()
-        self._events: list[tuple[int, int, Callable[[], object]]] = []
-        self._number = 0
+        super().__init__(random.Random(f"{profile}{seed}"))  # noqa: S311  # has to be repeatable
+        self.profile = profile
+        self.is_calm = False
         self._watches: list[_Watch] = []
-        self._broken: AssertionError | None = None
         self._scripts: dict[str, Iterator[Act]] = {}
         self._until_fault = 0
         self.records = Records(self)
         self.watcher = watch(self)
         self.machines: list[Machine] = []
-
-    @property
-    def now(self) -> datetime:
-        """The store's true time."""
-        return T0 + timedelta(microseconds=self.micros)
 
     # -- what a test does with it
 
@@ -597,42 +501,9 @@ class World:
                 for machine in self.machines:
                     machine.loop.end()
 
-    def note(self, *what: object) -> None:
-        """Write something into the history."""
-        self.trace.append((self.micros / SECOND, *what))
-
-    def fail(self, why: str) -> None:
-        """Say that something is wrong."""
-        if self._broken is None and not self.is_over:
-            self._broken = AssertionError(why)
-
-    def history(self, last: int = 80) -> str:
-        """Tell what happened last."""
-        return "\n".join(f"{at:10.6f}  " + " ".join(map(str, what)) for at, *what in self.trace[-last:])
-
-    # -- time
-
-    def after(self, seconds: float, what: Callable[[], object]) -> None:
-        """Do something later."""
-        self._number += 1
-        heapq.heappush(self._events, (self.micros + max(0, round(seconds * SECOND)), self._number, what))
-
-    def latency(self) -> float:
-        """Give the seconds that a message takes."""
-        return self.lots.random() * self.lots.choice((0.002, 0.02, 0.02, 0.3))
-
     def step(self) -> None:
         """Let one thing happen, or time pass until something can."""
-        while self._events and self._events[0][0] <= self.micros:
-            heapq.heappop(self._events)[2]()
-        able = [machine for machine in self.machines if machine.can_step]
-        if able:
-            self.lots.choice(able).loop.step()
-            self.micros += self.lots.randrange(200)
-        elif self._events:
-            self.micros = max(self.micros, self._events[0][0])
-        if self._broken is not None:
-            raise self._broken
+        self.let_happen(self.machines)
 
     def _wear_on(self) -> None:
         ends = self.profile.seconds * SECOND
@@ -687,7 +558,7 @@ class World:
         if fate != "arrives":
             slow = self.lots.random() * 12
             there, back = (there + slow, back) if fate != "slow-answer" else (there, back + slow)
-            machine.disturbed_at = max(machine.disturbed_at, self.micros + int((there + back + 1) * SECOND))
+            machine.disturbed(there + back + 1)
         if fate in {"lost", "unsure"}:
             self.after(self.latency() + self.lots.random(), lambda: self._answer(machine, answer, None))
         if fate != "lost":
@@ -772,8 +643,7 @@ class World:
             self._end_of(machine)
         else:
             machine.spawn(machine.worker.stop())
-        self._number += 1
-        name = f"{machine.name.partition('.')[0]}.{self._number}"
+        name = f"{machine.name.partition('.')[0]}.{self.next_number()}"
         self.after(3 + 5 * self.lots.random(), lambda: self._replace(machine, name))
 
     def _replace(self, machine: Machine, name: str) -> None:
@@ -807,13 +677,13 @@ class World:
 
     def _enqueue(self, when: str) -> None:
         lots = self.lots
-        self._number += 1
-        created = self.now - timedelta(seconds=lots.choice((0.0, 0.0, 1.0)), microseconds=self._number)
+        number = self.next_number()
+        created = self.now - timedelta(seconds=lots.choice((0.0, 0.0, 1.0)), microseconds=number)
         shift = {"early": -20.0, "late": 3.0}.get(when, 0.0) * lots.random()
         wait = created + timedelta(seconds=shift)
         kind = lots.choice(self.profile.kinds)
         task = Task(
-            id=f"{kind}{self._number}",
+            id=f"{kind}{number}",
             kind=kind,
             data={},
             resource_key=f"key{lots.randrange(self.profile.keys)}",

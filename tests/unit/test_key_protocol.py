@@ -16,7 +16,8 @@ import pytest
 
 from oncetask.lock import LockChange
 from oncetask.task import Task
-from tests.key_model import SECOND, Change, Machine, Profile, Run, World
+from tests.key_model import Change, Machine, Profile, Run, World
+from tests.simulation.timeline import SECOND
 from tests.support import T0
 
 FENCED = "taken-over"

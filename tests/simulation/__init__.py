@@ -1,0 +1,1 @@
+"""A deterministic simulation of everything together: workers, ticks, clients, a store, and what goes wrong."""

@@ -1,0 +1,1 @@
+"""What has to hold: each law is a class, whose docstring says it."""
