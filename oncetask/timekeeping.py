@@ -67,7 +67,8 @@ class Timekeeper:
         self._note = note
         self._is_behind = False
         self._failed: set[str] = set()
-        self._try_again_at = math.inf
+        self.try_again_at = math.inf
+        """The loop's time at which schedules that could not be dealt with are tried again; infinity: there are none."""
         self._known_until: dict[str, float] = {}
         self._few = asyncio.Semaphore(_AT_ONCE)
 
@@ -131,8 +132,8 @@ class Timekeeper:
         Raises StoreUnavailable.
         """
         found: dict[str, Task] = {}
-        if self._try_again_at <= asyncio.get_running_loop().time():
-            self._try_again_at = math.inf
+        if self.try_again_at <= asyncio.get_running_loop().time():
+            self.try_again_at = math.inf
             if self._is_behind:
                 await self._bring_about()
             failed = tuple(self._failed)
@@ -148,7 +149,7 @@ class Timekeeper:
     def _try_again(self, failed: Iterable[str] = ()) -> None:
         """Remember what `keep` has to do soon."""
         self._failed.update(failed)
-        self._try_again_at = min(self._try_again_at, asyncio.get_running_loop().time() + self._horizon)
+        self.try_again_at = min(self.try_again_at, asyncio.get_running_loop().time() + self._horizon)
 
     async def _coming(self, kinds: Collection[str]) -> list[Task]:
         """Find the generators of some kinds that are due before the next look."""

@@ -129,7 +129,7 @@ async def unpack_order(ctx: Context, job: PackOrder) -> None:
 
 async def write_statement(ctx: Context, _: WriteStatement) -> str:
     """Write the statement of the night for which this is; one that was begun twice is written once."""
-    assert ctx.task.occurrence_timestamp is not None  # noqa: S101  # it is an occurrence of a schedule
+    assert ctx.task.occurrence_timestamp is not None  # it is an occurrence of a schedule
     day = ctx.task.occurrence_timestamp.astimezone(BERLIN).date()
     await asyncio.sleep(600)
     ctx.state.write_statement(day)

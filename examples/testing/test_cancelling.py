@@ -1,7 +1,5 @@
 """An order that is cancelled while it is being packed, and the next one at the same table."""
 
-# ruff: noqa: PLR2004, S101  # asserts, and the numbers that are expected
-
 from __future__ import annotations
 
 from datetime import timedelta

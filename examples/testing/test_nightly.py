@@ -1,7 +1,5 @@
 """A month of nights, one with a crash, one with a database that is away, and one in which the clocks change."""
 
-# ruff: noqa: PLR2004, S101  # asserts, and the numbers that are expected
-
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta

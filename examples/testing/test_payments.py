@@ -1,7 +1,5 @@
 """A payment whose bank is away for hours, and one that will never be."""
 
-# ruff: noqa: PLR2004, S101  # asserts, and the numbers that are expected
-
 from __future__ import annotations
 
 from datetime import timedelta

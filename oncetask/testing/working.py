@@ -219,7 +219,7 @@ class SteppedWorker:
         `glance`: seconds after which it looks again where something is due that could not be taken.
         """
         loop, was_looking = asyncio.get_running_loop(), self._is_looking
-        schedules_at = self._engine.timekeeper._try_again_at  # noqa: SLF001  # a worker asks once a second
+        schedules_at = self._engine.timekeeper.try_again_at  # a worker asks once a second
         moments = [ends, max(schedules_at, loop.time() + _MOMENT_SECONDS)]
         if (next_due := self._next_due()) is not None:
             moments.append(loop.time() + max(_MOMENT_SECONDS, (next_due - self._now).total_seconds()))
