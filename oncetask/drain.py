@@ -164,7 +164,8 @@ class _Drain:
             first = await self._first(room.unpaused)
         while not self._is_due(first) and self.may_claim() and self._read() < self._linger_until:
             began = self._read()
-            await asyncio.sleep(min(_GLANCE_SECONDS, self._wait_for(first), self._linger_until - began))
+            ends = min(self._linger_until, self._claims_until)
+            await asyncio.sleep(min(_GLANCE_SECONDS, self._wait_for(first), ends - began))
             await engine.refresh()
             first = await self._first(room.unpaused)
             self._lingered += self._read() - began
@@ -258,8 +259,7 @@ class _Drain:
             engine.slots.changed.set()
             to_end = self._abort_grace if reason == _SPENT else min(self._abort_grace, _TO_END)
             leaving = asyncio.ensure_future(self._leave(feeding, beside))
-            winding_up = asyncio.ensure_future(engine.end_all(reason, to_end=to_end, to_write=_TO_WRITE))
-            await asyncio.shield(asyncio.wait({leaving, winding_up}))
+            await asyncio.shield(self._wind_up(reason, leaving, to_end=to_end))
         if feeding.done() and not feeding.cancelled():
             feeding.result()
         else:
@@ -288,6 +288,13 @@ class _Drain:
         """Follow which kinds are paused; but few ticks last so long that what they have read first is old."""
         await asyncio.sleep(_HEED_AFTER_SECONDS)
         await self._engine.heed_settings()
+
+    async def _wind_up(self, reason: AbortReason, leaving: asyncio.Future[None], *, to_end: float) -> None:
+        """End what runs, and then what a claim has begun that arrived meanwhile: that is given back at once."""
+        left = await self._engine.end_all(reason, to_end=to_end, to_write=_TO_WRITE)
+        await asyncio.wait({leaving})
+        if late := self._engine.runs.keys() - left:
+            await asyncio.wait(late, timeout=_TO_WRITE)
 
     async def _leave(self, feeding: asyncio.Task[None], beside: set[asyncio.Task[None]]) -> None:
         """Stop looking for tasks. A claim that is on its way may arrive, so that nothing is left claimed."""

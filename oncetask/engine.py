@@ -312,8 +312,8 @@ class Engine:
         _, pending = await asyncio.wait(set(self.runs), timeout=max(0.0, timeout))
         return pending
 
-    async def end_all(self, reason: AbortReason, *, to_end: float, to_write: float) -> None:
-        """Abort what runs, and what is still begun; leave what does not obey.
+    async def end_all(self, reason: AbortReason, *, to_end: float, to_write: float) -> set[asyncio.Task[None]]:
+        """Abort what runs, and what is still begun; leave what does not obey, and give that.
 
         Seconds: for handlers to end, and to record all ends.
         """
@@ -330,3 +330,4 @@ class Engine:
             _, left = await asyncio.wait(left, timeout=_TO_LEAVE_SECONDS)
             if left:
                 _log.error("%d error handlers do not even end when they are cancelled, and are left running", len(left))
+        return left

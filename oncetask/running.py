@@ -14,7 +14,7 @@ from oncetask import lifecycle
 from oncetask.attempts import Completed, Ended, Expired, Failed, Interrupted
 from oncetask.claims import comes_too_late, lease_seconds
 from oncetask.endings import ending
-from oncetask.errors import LeaseLost, OncetaskError, PayloadTooLarge
+from oncetask.errors import LeaseLost, OncetaskError
 from oncetask.execution import Execution, payload_of
 from oncetask.leases import Lease
 
@@ -148,7 +148,7 @@ class Run:
         except LeaseLost:
             raise
         except OncetaskError as error:  # what it returned or staged cannot be stored: so it has failed
-            failed = Failed(error, final=isinstance(error, PayloadTooLarge))  # as where it is too large by itself
+            failed = Failed(error)
             await execution.report(failed)
             return await self._record(failed)
 

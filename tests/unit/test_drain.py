@@ -94,13 +94,15 @@ class Store:
         self.fields: dict[str, Any] = {}
         self.stuck: set[str] = set()
         """Verbs that do not answer."""
+        self.slow: dict[str, float] = {}
+        """Seconds that verbs take which take longer than a moment."""
         self.looks = 0
         """How often the line was asked for."""
         self._version = 0
         self._watches: list[tuple[Callable[[], Any], Feed[Any]]] = []
 
     async def _ask(self, verb: str) -> None:
-        await asyncio.sleep(_LATENCY)
+        await asyncio.sleep(self.slow.get(verb, _LATENCY))
         if verb in self.stuck:
             await asyncio.Event().wait()
 
@@ -399,6 +401,25 @@ class TestBudget:
             report, took = await place.ticked(app_of(returns), **options)
             assert report == TickReport(claimed=1, completed=1)
             assert 8.9 < took < 9.2
+
+    @pytest.mark.parametrize("linger", [2, 3, 60])
+    @in_virtual_time
+    async def test_one_that_lingers_where_there_is_nothing(self, linger: float) -> None:
+        """It ends in order, though it would linger for longer than its budget, or just as long."""
+        report, took = await Place().ticked(app_of(returns), budget=2, linger=linger)
+        assert (report, took <= 2) == (TickReport(), True)
+
+    @in_virtual_time
+    async def test_a_claim_that_arrives_after_the_budget(self) -> None:
+        """What it begins is given back before the tick ends, so that nothing is left claimed."""
+        place = Place()
+        place.enqueue(Job(), delay=1.7)
+        place.store.slow["apply"] = 0.5
+        report, took = await place.ticked(app_of(returns), budget=2, linger=60)
+        (task,) = place.store.tasks.values()
+        assert (task.lease_owner, task.attempts) == (None, 0)
+        assert (report.claimed, report.interrupted) == (1, 1)
+        assert 2 < took < 2 + ENDS_AFTER
 
     @in_virtual_time
     async def test_one_that_lingers_while_all_is_paused(self) -> None:
