@@ -31,7 +31,7 @@ demo: $(VENV)/.installed-runtime
 	@$(BIN)/oncetask demo $(ARGS)
 
 test: $(VENV)/.installed-test
-	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
