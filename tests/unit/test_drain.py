@@ -644,8 +644,9 @@ class TestReport:
         assert report == TickReport(claimed=2, cancelled=1)
 
     @in_virtual_time
-    async def test_what_a_dead_worker_left(self) -> None:
+    async def test_what_a_dead_worker_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It goes back to the line first, and is begun when its wait is over."""
+        monkeypatch.setattr("oncetask.retry.random.uniform", lambda _, high: high)  # the longest wait, not some moment
         place = Place()
         task_id = place.enqueue(Job())
         place.store.put(place.task(task_id).evolve(lease_owner="dead", leased_until=at(1), due_at=at(1), attempts=1))
