@@ -709,5 +709,5 @@ def _name(before: Row | None, after: Row | None) -> str:
 def test_whatever_happens_in_whatever_order() -> None:
     """Cancels, claims, crashes and cleanups, raced from stale records, leave only lives that the design allows."""
     phases = set(Phase) - {Phase.explain}  # which traces what runs, and blocks the loop by that
-    limits = settings(max_examples=80, stateful_step_count=50, deadline=None, phases=phases)
+    limits = settings(max_examples=50, stateful_step_count=50, deadline=None, phases=phases)
     run_state_machine_as_test(CancelRaces, settings=limits)
