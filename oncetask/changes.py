@@ -131,8 +131,9 @@ class _Done(NamedTuple):
 
 
 def _foreign(task: Task) -> Unsupported:
-    known = "this oncetask knows"
-    return Unsupported(f"task {task.id!r} is of schema {task.schema}, {known} {SCHEMA}: use a newer oncetask for it")
+    return Unsupported(
+        f"task {task.id!r} is of schema {task.schema}, this oncetask knows {SCHEMA}: use a newer oncetask for it"
+    )
 
 
 def _counted(tasks: Sequence[Task], written: Sequence[Written], due: Sequence[datetime] = ()) -> _Done:

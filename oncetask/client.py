@@ -12,7 +12,7 @@ from oncetask.codec import Codec
 from oncetask.enqueueing import EnqueueOptions, new_task
 from oncetask.errors import StoreUnavailable, TaskNotFound
 from oncetask.paging import find_page
-from oncetask.payload import Payload, check_indexed, check_resource_key, check_task_id, kind_of
+from oncetask.payload import Payload, check_indexed, check_resource_key, check_several, check_task_id, kind_of
 from oncetask.store import TaskFilter, TaskStore
 from oncetask.store.coding import recode, with_codec
 from oncetask.store.url import open_store
@@ -170,9 +170,7 @@ class Client:
 
     async def get_tasks_by_ids(self, ids: Iterable[str]) -> list[Task]:
         """Read the tasks of these ids that exist, in the order of the ids."""
-        if isinstance(ids, str):
-            msg = f"ids must be several ids, not the single text {ids!r}"
-            raise TypeError(msg)
+        check_several(ids)
         found = await self.store.get([check_task_id(task_id) for task_id in ids])
         return [task for task in found if task is not None]
 

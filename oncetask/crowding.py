@@ -74,7 +74,5 @@ class Crowding:
             self._after = Cursor(last, new_id())
         else:
             leap = random.random() * _LONGEST_LEAP  # noqa: S311  # spreading, not hiding
-            rest = (
-                _END_OF_TIME - last
-            )  # a dueAt of the year 1, which somebody else wrote, would leap beyond the calendar
+            rest = _END_OF_TIME - last  # somebody's dueAt in the year 1 would leap beyond the calendar
             self._after = Cursor(last + min(leap * (last - first), rest), LOWEST_ID)

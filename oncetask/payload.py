@@ -25,6 +25,7 @@ __all__ = [
     "check_indexed",
     "check_kind",
     "check_resource_key",
+    "check_several",
     "check_task_id",
     "derive_task_id",
     "has_surrogates",
@@ -180,14 +181,19 @@ def check_task_id(task_id: str) -> str:
     return task_id
 
 
-def sort_out_ids(ids: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Give the ids, each once, and what is wrong with those that cannot be one. Raises TypeError for a single text."""
+def check_several(ids: Iterable[str]) -> None:
+    """Raise TypeError for one text in place of several ids, and for what is none at all."""
     if isinstance(ids, str):
         msg = f"ids must be several ids, not the single text {ids!r}"
         raise TypeError(msg)
     if not hasattr(ids, "__iter__"):
         msg = f"ids must be several ids, in a list say, not {_short(ids)}"
         raise TypeError(msg)
+
+
+def sort_out_ids(ids: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Give the ids, each once, and what is wrong with those that cannot be one. Raises TypeError for a single text."""
+    check_several(ids)
     fit, unfit = dict[str, None](), dict[str, None]()
     for task_id in ids:
         try:

@@ -57,6 +57,19 @@ class TaskFilter:
     generators: bool = False
     """Only generators of recurrences."""
 
+    @property
+    def equal(self) -> dict[str, str]:
+        """What fields of a document have to be, by their names; `done` and `generators` are asked beside this."""
+        asked = {
+            "kind": self.kind,
+            "resourceKey": self.resource_key,
+            "owner": self.owner,
+            "parentRecurrenceId": self.parent,
+            "outcome": None if self.outcome is None else self.outcome.value,
+            "leaseOwner": self.lease_owner,
+        }
+        return {name: value for name, value in asked.items() if value is not None}
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from oncetask.clock import EPOCH, LONGEST_SECONDS
+from oncetask.lock import Lock
 from oncetask.payload import is_kind
 from oncetask.store.fitting import firestore_holds
 from oncetask.task import Outcome, Progress, Task, TaskError
@@ -19,7 +20,10 @@ from oncetask.task import Outcome, Progress, Task, TaskError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["ABSENT", "FIELDS", "INSTANTS", "decode", "encode", "encode_changes"]
+__all__ = ["ABSENT", "FIELDS", "INSTANTS", "UNFIT", "decode", "decode_lock", "encode", "encode_changes"]
+
+UNFIT = (TypeError, ValueError, OverflowError, RecursionError)
+"""What encoding raises for a value that no document can hold."""
 
 
 class _Absent:
@@ -113,6 +117,13 @@ def decode(task_id: str, fields: Mapping[str, Any], *, version: int, read_at: da
         else:
             return Task.of(known)
     return _decode_slowly(known, fields)
+
+
+def decode_lock(resource_key: str, owner: object, leased_until: object, *, version: int) -> Lock:
+    """Read a lock, whoever wrote it: one that makes no sense is nobody's, so that it can be taken over."""
+    if isinstance(owner, str) and isinstance(leased_until, datetime) and leased_until.tzinfo is not None:
+        return Lock(resource_key=resource_key, owner=owner, leased_until=leased_until, version=version)
+    return Lock(resource_key=resource_key, owner="", leased_until=EPOCH, version=version)
 
 
 def _decode_slowly(known: dict[str, Any], fields: Mapping[str, Any]) -> Task:

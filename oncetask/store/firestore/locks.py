@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from google.cloud.firestore_v1.types import write as write_types
 
-from oncetask.clock import EPOCH
 from oncetask.lock import Lock
 from oncetask.store import Written
+from oncetask.store.document import decode_lock
 from oncetask.store.firestore.codec import micros, read_value, set_micros, write_fields
 
 if TYPE_CHECKING:
@@ -108,12 +108,5 @@ def _read_lock(resource_key: str, document: Any) -> Lock:
     But one of a later schema is somebody's, as long as it is there: only who knows that schema can tell.
     """
     owner, until, schema = (read_value(document.fields[name]) for name in ("leaseOwner", "leasedUntil", "schema"))
-    sound = isinstance(owner, str) and isinstance(until, datetime)
-    if isinstance(schema, int) and schema > _SCHEMA:
-        owner, until, sound = owner if sound else "", _NEVER, True
-    return Lock(
-        resource_key=resource_key,
-        owner=owner if sound else "",
-        leased_until=until if sound else EPOCH,
-        version=micros(document.update_time),
-    )
+    lock = decode_lock(resource_key, owner, until, version=micros(document.update_time))
+    return replace(lock, leased_until=_NEVER) if isinstance(schema, int) and schema > _SCHEMA else lock

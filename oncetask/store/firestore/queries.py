@@ -174,16 +174,8 @@ def next_kind(last: str) -> Any:
 
 
 def _conditions(which: TaskFilter) -> Iterator[Any]:
-    for field, wanted in (
-        ("kind", which.kind),
-        ("resourceKey", which.resource_key),
-        ("owner", which.owner),
-        ("parentRecurrenceId", which.parent),
-        ("outcome", which.outcome and which.outcome.value),
-        ("leaseOwner", which.lease_owner),
-    ):
-        if wanted is not None:
-            yield _compared(field, _Op.EQUAL, wanted)
+    for field, wanted in which.equal.items():
+        yield _compared(field, _Op.EQUAL, wanted)
     if which.generators:
         yield _IS_GENERATOR
     if which.done is False:

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from oncetask.clock import EPOCH, to_micros
 from oncetask.store import Settings, Written
-from oncetask.store.document import decode
+from oncetask.store.document import UNFIT, decode
 from oncetask.store.memory.forms import (
-    UNFIT,
     changed_fields,
     copy_of,
     fits,
@@ -107,7 +106,8 @@ class Documents:
             line = self._lines.get(kind, [])
             first = 0 if start is None else bisect.bisect_right(line, start)
             taken = 0
-            for place in line[first:] if first else line:
+            for index in range(first, len(line)):
+                place = line[index]
                 if (now is not None and place[0] > now) or taken == limit:
                     break
                 if self._is_wanted(place[1], generators=generators, without=without):

@@ -7,20 +7,18 @@ from copy import deepcopy
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from oncetask.clock import EPOCH
 from oncetask.errors import OncetaskError
-from oncetask.lock import Lock
 from oncetask.store import Written
-from oncetask.store.document import ABSENT, encode, encode_changes
+from oncetask.store.document import ABSENT, decode_lock, encode, encode_changes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from oncetask.lock import Lock
     from oncetask.store import TaskFilter
     from oncetask.task import Task
 
 __all__ = [
-    "UNFIT",
     "changed_fields",
     "copy_of",
     "fits",
@@ -30,9 +28,6 @@ __all__ = [
     "new_fields",
     "place_of",
 ]
-
-UNFIT = (TypeError, ValueError, OverflowError, RecursionError)
-"""What is raised for a value that no document can hold."""
 
 _MUTABLE = ("data", "result", "recurrence", "progress")
 _KEPT_AS_JSON = (*_MUTABLE, "errors")
@@ -54,15 +49,7 @@ def place_of(task_id: str, fields: Mapping[str, Any]) -> tuple[datetime, str] | 
 
 def fits(which: TaskFilter, fields: Mapping[str, Any]) -> bool:
     """Tell whether a document is one of those that are meant."""
-    equal = {
-        "kind": which.kind,
-        "resourceKey": which.resource_key,
-        "owner": which.owner,
-        "parentRecurrenceId": which.parent,
-        "outcome": None if which.outcome is None else which.outcome.value,
-        "leaseOwner": which.lease_owner,
-    }
-    if any(value is not None and fields.get(name) != value for name, value in equal.items()):
+    if any(fields.get(name) != value for name, value in which.equal.items()):
         return False
     if which.generators and fields.get("recurrence") is None:
         return False
@@ -87,11 +74,8 @@ def lock_fields(lock: Lock) -> dict[str, Any]:
 
 
 def lock_of(key: str, fields: Mapping[str, Any], version: int) -> Lock:
-    """Read a lock, whoever wrote it: one that makes no sense is nobody's, so that it can be taken over."""
-    owner, until = fields.get("leaseOwner"), fields.get("leasedUntil")
-    if isinstance(owner, str) and isinstance(until, datetime) and until.tzinfo is not None:
-        return Lock(resource_key=key, owner=owner, leased_until=until, version=version)
-    return Lock(resource_key=key, owner="", leased_until=EPOCH, version=version)
+    """Read a lock, whoever wrote it."""
+    return decode_lock(key, fields.get("leaseOwner"), fields.get("leasedUntil"), version=version)
 
 
 def _storable(fields: dict[str, Any]) -> dict[str, Any]:

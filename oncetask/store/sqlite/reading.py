@@ -203,15 +203,7 @@ def _fields(text: object) -> Mapping[str, Any]:
 
 
 def _where(which: TaskFilter) -> tuple[str, Sequence[object]]:
-    equal = {
-        "kind": which.kind,
-        "resourceKey": which.resource_key,
-        "owner": which.owner,
-        "parentRecurrenceId": which.parent,
-        "outcome": None if which.outcome is None else which.outcome.value,
-        "leaseOwner": which.lease_owner,
-    }
-    given = {name: value for name, value in equal.items() if value is not None}
+    given = which.equal
     # Generators are few and have an index of their own; the plus keeps SQLite from taking that of all of a kind.
     clauses = [f" AND {'+' if which.generators else ''}{name} = ?" for name in given]
     if which.generators:

@@ -8,10 +8,10 @@ from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from oncetask.clock import EPOCH, from_micros, to_micros
+from oncetask.clock import from_micros, to_micros
 from oncetask.errors import StoreUnavailable
 from oncetask.lock import Lock
-from oncetask.store.document import ABSENT, FIELDS, INSTANTS, decode, encode_changes
+from oncetask.store.document import ABSENT, FIELDS, INSTANTS, decode, decode_lock, encode_changes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -155,11 +155,8 @@ def task_of(row: tuple[Any, ...], read_at: datetime) -> Task:
 
 
 def lock_of(resource_key: str, owner: object, leased_until: object, version: int) -> Lock:
-    """Read a lock, whoever wrote it: one that makes no sense is nobody's, so that it can be taken over."""
-    until = _from_column("leasedUntil", leased_until)
-    if isinstance(owner, str) and isinstance(until, datetime):
-        return Lock(resource_key=resource_key, owner=owner, leased_until=until, version=version)
-    return Lock(resource_key=resource_key, owner="", leased_until=EPOCH, version=version)
+    """Read a lock, whoever wrote it."""
+    return decode_lock(resource_key, owner, _from_column("leasedUntil", leased_until), version=version)
 
 
 def _add_columns(values: list[Any], changes: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from oncetask.clock import to_micros
 from oncetask.errors import OncetaskError
 from oncetask.store import Settings, Written
+from oncetask.store.document import UNFIT
 from oncetask.store.sqlite.schema import columns_of, insert, row_of, update, update_many, values_of
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ T = TypeVar("T")
 
 _CAN_DO_MANY = sqlite3.sqlite_version_info >= (3, 33)  # knows UPDATE ... FROM, and takes more than 999 values
 _SIZES = (128, 64, 32, 16, 8, 4, 2, 1)
-_UNFIT = (TypeError, ValueError, OverflowError, RecursionError)  # what encoding a value raises; not the disk's errors
 
 
 class Undone(Exception):  # no error: it rolls a job back, for the sake of the one part that does not fit
@@ -106,7 +106,7 @@ class Writer:
     def _insert(self, tx: Transaction, task: Task) -> Written:
         try:
             written = self._run(tx, insert(1), row_of(self._env, task, tx.version))
-        except _UNFIT as error:
+        except UNFIT as error:
             return _impossible(error)
         if written.applied:
             return written
@@ -121,7 +121,7 @@ class Writer:
             statement = update(columns_of(tuple(transition.changes)))
             values = (*values_of(transition.changes), tx.version, self._env, before.id, before.version)
             return self._run(tx, statement, values)
-        except _UNFIT as error:
+        except UNFIT as error:
             return _impossible(error)
 
     def _change_lock(self, tx: Transaction, change: LockChange) -> Written:
@@ -142,7 +142,7 @@ class Writer:
                 "WHERE env = ? AND resourceKey = ? AND version = ?"
             )
             return self._run(tx, statement, (*values, before.version))
-        except _UNFIT as error:
+        except UNFIT as error:
             return _impossible(error)
 
     def _run(self, tx: Transaction, statement: str, values: Sequence[Any]) -> Written:
