@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from oncetask.clock import Clock, StoreClock, SystemClock
-from oncetask.errors import StoreUnavailable, Unsupported
-from oncetask.store import Cursor, Feed, Settings, TaskFilter, TaskStore, Written
+from oncetask.errors import StoreUnavailable
+from oncetask.store import Cursor, Feed, Settings, TaskFilter, Written
+from oncetask.store.batchless import BatchlessStore
 from oncetask.store.memory.documents import Documents, Memory
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ __all__ = ["MemoryStore"]
 T = TypeVar("T")
 
 
-class MemoryStore(TaskStore):
+class MemoryStore(BatchlessStore):
     """Tasks in this process's memory; several of these may share one, as processes share a database.
 
     Answers come at the next turn of the loop. What calls and answers go through is `_ask` and `_show`, which may be
@@ -33,6 +34,7 @@ class MemoryStore(TaskStore):
     """
 
     url = "in memory"
+    what = "memory"
 
     def __init__(self, memory: Memory | None = None, *, env: str = "default", clock: Clock | None = None) -> None:
         """`memory`: left out: one of its own, which runs by `clock`; that left out: this machine's."""
@@ -149,22 +151,6 @@ class MemoryStore(TaskStore):
         ids = tuple(task_ids)
         async with self._watching(lambda: self.documents.get(ids)) as feed:
             yield feed
-
-    def new_batch(self) -> NoReturn:
-        """There is no write batch here."""
-        self._no_batch()
-
-    def create_in(self, batch: Any, task: Task) -> NoReturn:  # noqa: ARG002  # the port's signature
-        """There is no transaction to join."""
-        self._no_batch()
-
-    def change_in(self, batch: Any, transitions: Sequence[Transition]) -> NoReturn:  # noqa: ARG002  # as above
-        """There is no transaction to join."""
-        self._no_batch()
-
-    def _no_batch(self) -> NoReturn:
-        msg = "write batches and transactions of the caller's need a Firestore store; this one is memory"
-        raise Unsupported(msg)
 
     # -- what may be overridden ---------------------------------------------------------------------------------------
 

@@ -6,12 +6,13 @@ import asyncio
 import errno
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from oncetask.clock import Clock, StoreClock, SystemClock
-from oncetask.errors import OncetaskError, StoreUnavailable, Unsupported
-from oncetask.store import Cursor, Feed, Settings, TaskFilter, TaskStore, Written
+from oncetask.errors import OncetaskError, StoreUnavailable
+from oncetask.store import Cursor, Feed, Settings, TaskFilter, Written
+from oncetask.store.batchless import BatchlessStore
 from oncetask.store.sqlite.bell import Bell, FileBell
 from oncetask.store.sqlite.connection import Connection, Transaction
 from oncetask.store.sqlite.reading import Reader
@@ -37,8 +38,10 @@ _NOT_ALLOWED = "; this user has to be allowed to write to the file, and to make 
 _HINTS = {errno.ENOENT: " (does its folder exist?)", errno.EACCES: _NOT_ALLOWED, errno.EROFS: _NOT_ALLOWED}
 
 
-class SqliteStore(TaskStore):
+class SqliteStore(BatchlessStore):
     """Tasks in one SQLite file, or in memory (`:memory:`, private to this store)."""
+
+    what = "SQLite"
 
     def __init__(self, path: str, *, env: str = "default", clock: Clock | None = None) -> None:
         """Do no I/O: the file is opened, and created where it is missing, at the first use."""
@@ -214,22 +217,6 @@ class SqliteStore(TaskStore):
         await self.open()
         async with self._watches.tasks(task_ids) as feed:
             yield feed
-
-    def new_batch(self) -> NoReturn:
-        """There is no write batch of SQLite's."""
-        self._no_batch()
-
-    def create_in(self, batch: Any, task: Task) -> NoReturn:  # noqa: ARG002  # the port's signature
-        """There is no transaction of Firestore's to join."""
-        self._no_batch()
-
-    def change_in(self, batch: Any, transitions: Sequence[Transition]) -> NoReturn:  # noqa: ARG002  # as above
-        """There is no transaction of Firestore's to join."""
-        self._no_batch()
-
-    def _no_batch(self) -> NoReturn:
-        msg = "write batches and transactions of the caller's need a Firestore store; this one is SQLite"
-        raise Unsupported(msg)
 
     async def _read(self, job: Callable[[sqlite3.Connection], T]) -> T:
         await self.open()
