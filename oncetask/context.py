@@ -221,8 +221,8 @@ class Context:
 
     @property
     def remaining(self) -> float:
-        """Seconds until this run is told to stop; never negative. What to give a library as its own time limit."""
-        return max(0.0, self.limit.ends - self._clock.monotonic())
+        """Seconds until this run is told to stop, to the microsecond; never negative. A limit to give to a library."""
+        return max(0.0, round(self.limit.ends - self._clock.monotonic(), 6))
 
     @property
     def aborted(self) -> bool:

@@ -49,7 +49,8 @@ class VirtualTime:
         loop: Any = running  # whose private parts are declared to nobody
         self._loop: Any = running
         self._own_file: int = loop._ssock.fileno()  # noqa: SLF001  # with which threads wake it
-        self._reading: float = loop.time()
+        # A whole number, so that whole seconds can be added and taken away again without a rest.
+        self._reading = float(math.ceil(loop.time()))
         self._executor_calls = 0
         self._limiter: Any = None
         self._settling: asyncio.Future[None] | None = None
