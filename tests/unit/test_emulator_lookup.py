@@ -141,12 +141,31 @@ class TestRunning:
 
     def test_failure_carries_what_was_said(self, tmp_path: Path) -> None:
         """A JVM that ends at once is reported with its exit code and its output."""
-        java = executable(tmp_path / "java", "#!/bin/sh\necho 'Unsupported class file version' >&2\nexit 3\n")
+        java = executable(
+            tmp_path / "java",
+            f"#!/bin/sh\necho >> {tmp_path}/calls\necho 'Unsupported class file version' >&2\nexit 3\n",
+        )
         with (
             pytest.raises(EmulatorError, match=r"code 3 (.|\n)*Unsupported class file version"),
             running_emulator(Startable(java, tmp_path / "jar")),
         ):
             pass
+        assert (tmp_path / "calls").read_text().splitlines() == [""]  # it would not help to try again
+
+    @pytest.mark.parametrize(("port", "ports"), [(None, 3), (4_711, 1)])
+    def test_a_port_that_is_taken_meanwhile(self, tmp_path: Path, port: int | None, ports: int) -> None:
+        """It is tried three times, each time at another port unless the caller has named one."""
+        java = executable(
+            tmp_path / "java", f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\necho java.net.BindException >&2\nexit 1\n'
+        )
+        with (
+            pytest.raises(EmulatorError, match=r"code 1 (.|\n)*BindException"),
+            running_emulator(Startable(java, tmp_path / "jar"), port=port),
+        ):
+            pass
+        calls = (tmp_path / "calls").read_text().splitlines()
+        assert len(calls) == 3
+        assert len({call.rpartition(" ")[2] for call in calls}) == ports
 
     def test_silence_is_bounded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A JVM that never answers is given up after START_TIMEOUT, and does not live on."""

@@ -15,10 +15,12 @@ import socket
 import subprocess
 import tempfile
 import time
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from oncetask.errors import OncetaskError
 
@@ -60,6 +62,7 @@ START_TIMEOUT = 45.0
 """Seconds until an emulator that does not answer is given up; it is usually ready in 1.5 to 5."""
 
 _LAST_SECONDS = 10.0
+_ATTEMPTS = 3
 
 # The shell has the JVM as its child, and reads from a pipe whose other end only our process has. The pipe ends with us,
 # however we end, and the JVM with the pipe. The JVM's exit code becomes the shell's.
@@ -107,6 +110,10 @@ class EmulatorError(OncetaskError):
     """The emulator is missing, or did not come up; the message carries what the JVM said."""
 
 
+class _PortTakenError(EmulatorError):
+    """It ended because somebody had its port."""
+
+
 def locate(
     environ: Mapping[str, str], *, home: Path | None = None, sdk_places: Sequence[Path] = SDK_PLACES
 ) -> Location:
@@ -130,6 +137,7 @@ def running_emulator(
     location: Location | None = None,
     *,
     rules: Path | None = None,
+    export: Path | None = None,
     port: int | None = None,
     functions: str | None = None,
     heap_megabytes: int = 768,
@@ -137,8 +145,9 @@ def running_emulator(
     """Give `host:port` of an emulator that answers, and stop it in the end if it was started here.
 
     `location`: which one; left out, what `locate` finds in this process's environment. What follows is for one that is
-    started: `rules`, the file of its security rules; `port`, left out a free one; `functions`, the `host:port` to which
-    it posts the events of triggers; `heap_megabytes`, the upper bound of the JVM's heap.
+    started: `rules`, the file of its security rules; `export`, the metadata file of an export that it starts with;
+    `port`, left out a free one; `functions`, the `host:port` to which it posts the events of triggers;
+    `heap_megabytes`, the upper bound of the JVM's heap.
 
     Raises EmulatorError where there is none, or it ends or keeps silent while it is awaited.
     """
@@ -148,6 +157,23 @@ def running_emulator(
     if isinstance(location, Running):
         yield location.host
         return
+    options = (
+        *(("--rules", str(rules)) if rules else ()),
+        *(("--seed_from_export", str(export)) if export else ()),
+        *(("--functions_emulator", functions) if functions else ()),
+    )
+    # A port that was free a moment ago may go to another program, or to one of the emulator's own three others.
+    patiently = Retrying(
+        retry=retry_if_exception_type(_PortTakenError), stop=stop_after_attempt(_ATTEMPTS), reraise=True
+    )
+    with ExitStack() as running:
+        yield patiently(_start, running, location, heap_megabytes, options, port)
+
+
+def _start(
+    running: ExitStack, location: Startable, heap_megabytes: int, options: Sequence[str], port: int | None
+) -> str:
+    """Start one that `running` will end, and give `host:port` once it answers."""
     port = port or free_port()
     command = [
         str(location.java),
@@ -155,13 +181,14 @@ def running_emulator(
         "-cp",
         str(location.jar),
         "com.google.cloud.datastore.emulator.firestore.CloudFirestore",
-        *("start", "--host", "127.0.0.1", "--port", str(port)),
-        *(("--rules", str(rules)) if rules else ()),
-        *(("--functions_emulator", functions) if functions else ()),
+        *("start", "--host", "127.0.0.1", "--port", str(port), *options),
     ]
-    with tempfile.TemporaryFile() as log, _process(command, log) as process:
+    with ExitStack() as starting:
+        log = starting.enter_context(tempfile.TemporaryFile())
+        process = starting.enter_context(_process(command, log))
         _await_answer(process, port, log)
-        yield f"127.0.0.1:{port}"
+        running.push(starting.pop_all())
+    return f"127.0.0.1:{port}"
 
 
 def answers(host: str) -> bool:
@@ -258,7 +285,9 @@ def _await_answer(process: subprocess.Popen[bytes], port: int, log: IO[bytes]) -
             code = process.wait(timeout=0.05)  # the pause between two looks, over at once if it ends
         except subprocess.TimeoutExpired:
             continue
-        raise EmulatorError(f"The emulator ended with code {code} while it was starting. {_said(log)}")
+        said = _said(log)
+        kind = _PortTakenError if "BindException" in said else EmulatorError
+        raise kind(f"The emulator ended with code {code} while it was starting. {said}")
 
 
 def _said(log: IO[bytes]) -> str:

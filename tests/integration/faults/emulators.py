@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import tempfile
 import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-from oncetask.cli.dev.emulator import Startable, _await_answer, _process, free_port
+from tests.emulator import Startable, running_emulator
 
 __all__ = ["Emulator"]
 
@@ -47,17 +46,7 @@ class Emulator:
         await self.kill()
 
     def _start(self, export: Path | None) -> None:
-        port = free_port()
-        command = [
-            *(str(self._location.java), "-Xmx384m", "-cp", str(self._location.jar)),
-            "com.google.cloud.datastore.emulator.firestore.CloudFirestore",
-            *("start", "--host", "127.0.0.1", "--port", str(port)),
-            *(() if export is None else ("--seed_from_export", str(export))),
-        ]
-        log = self._running.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # closed with the emulator
-        process = self._running.enter_context(_process(command, log))
-        _await_answer(process, port, log)
-        self.host = f"127.0.0.1:{port}"
+        self.host = self._running.enter_context(running_emulator(self._location, export=export, heap_megabytes=384))
 
     def _export(self, project: str) -> Path:
         self._exports += 1
