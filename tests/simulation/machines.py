@@ -53,6 +53,7 @@ class Machine(Host):
         self.clock = _Clocks(world, wrong=lots.uniform(-profile.wrong, profile.wrong), begins=begins, speed=speed)
         self.unsure = _BEFORE_THE_FIRST_ANSWER
         """The most seconds by which it may think that it is later than it is."""
+        self._was_unsure: list[tuple[int, float]] = []
         self._keeps_time = speed == 1.0
         self.client = Client(Wire(self), telemetry=_telemetry(), waker=NoWaker())
 
@@ -60,7 +61,14 @@ class Machine(Host):
         """Take note of an answer that carried the store's time, so many microseconds after it was asked for."""
         # Where a clock drifts, what was known contradicts the newest answer now and then, which is believed then.
         better = self.unsure == _BEFORE_THE_FIRST_ANSWER or (round_trip / SECOND < self.unsure) is self._keeps_time
-        self.unsure = round_trip / SECOND if better else self.unsure
+        if better:
+            if self.unsure < _BEFORE_THE_FIRST_ANSWER:
+                self._was_unsure.append((self.world.micros, self.unsure))
+            self.unsure = round_trip / SECOND
+
+    def unsure_since(self, micros: int) -> float:
+        """Give the most seconds by which it may have thought so at some time since then."""
+        return max([self.unsure, *(unsure for until, unsure in self._was_unsure if until >= micros)])
 
     @property
     def is_well(self) -> bool:

@@ -18,7 +18,7 @@ from tests.simulation.machines import Machine
 from tests.simulation.oracle import Oracle
 from tests.simulation.profiles import Profile
 from tests.simulation.sight import Change, Write
-from tests.simulation.timeline import Timeline
+from tests.simulation.timeline import SECOND, Timeline
 
 __all__ = ["Network"]
 
@@ -50,7 +50,7 @@ class Network(Timeline):
         prompt = profile.kinds if profile.is_crowded else ()
         self.oracle = Oracle(self, RULES, distance=profile.distance, prompt=prompt)
         self._writer: Any = _Hand()
-        self._verb, self._knew = "put", (0, SLACK)
+        self._verb, self._knew = "put", (0, SLACK, SLACK)
 
     @property
     def seen(self) -> Counter[str]:
@@ -75,7 +75,8 @@ class Network(Timeline):
         if fate in {"lost", "unsure"}:
             self.after(self.latency() + self.lots.random(), lambda: self._answer(machine, answer, None))
         if fate != "lost":
-            knew = self.micros, SLACK + timedelta(seconds=machine.unsure)
+            was_unsure = machine.unsure_since(self.micros - round(_LONGEST_DELAY * SECOND))
+            knew = self.micros, SLACK + timedelta(seconds=machine.unsure), SLACK + timedelta(seconds=was_unsure)
             self.after(there, lambda: self._arrive(machine, verb, job, answer, knew=knew, back=back))
 
     def hearing(self, machine: Machine) -> float:
@@ -117,7 +118,7 @@ class Network(Timeline):
         job: Callable[[], T],
         answer: asyncio.Future[Any],
         *,
-        knew: tuple[int, timedelta],
+        knew: tuple[int, timedelta, timedelta],
         back: float,
     ) -> None:
         self._writer, self._verb, self._knew = machine, verb, knew

@@ -131,6 +131,8 @@ class Write:
     """When it left the writer, in microseconds: what he learned after that he did not know."""
     unsure: timedelta
     """By how much he may have been wrong about the time then."""
+    was_unsure: timedelta
+    """By how much he may have been wrong when he asked for what he writes about: what he hears since tells him more."""
 
     def __str__(self) -> str:
         changes = [f"{change.id[:14]} {change}" for change in (*self.tasks, *self.locks)]

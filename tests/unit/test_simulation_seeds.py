@@ -132,7 +132,7 @@ class _Stage:
             before = self.oracle.book.tasks.get(task_id)
             tasks.append(Change(task_id, before, {**(before or {}), **fields}))
         locks = [Change(key, self.oracle.book.locks.get(key), lock) for key, lock in also.get("locks", {}).items()]
-        self.oracle.wrote(Write(who, verb, tasks, locks, also.get("settings"), self.now, self.micros, SLACK))
+        self.oracle.wrote(Write(who, verb, tasks, locks, also.get("settings"), self.now, self.micros, SLACK, SLACK))
 
     def create(self, task_id: str = "x", **fields: Any) -> None:
         """Let a client create a task that is due."""

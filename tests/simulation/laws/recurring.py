@@ -113,7 +113,7 @@ class Occurrences(Law):
     def _look_at_step(self, write: Write, change: Change, spawned: Sequence[Change]) -> None:
         task_id, before, after, who = change.id, change.before or {}, change.after or {}, write.writer
         rule, due = _rule(before), before["waitUntil"]
-        latest = write.at + write.unsure
+        latest = write.at + write.was_unsure
         self.deny(before.get("isCancelled") or _is_paused(before), f"{who.name} lets {task_id} spawn, which is stopped")
         self.deny(due > latest, f"{who.name} lets {task_id} spawn before {due}")
         for name, occurrence in ((one.id, one.either()) for one in spawned):
@@ -161,15 +161,15 @@ class Occurrences(Law):
         missing = {instant for instant in expected if _id(task_id, instant) not in self.book.tasks}
         self.deny(spawned - set(expected), f"{task_id} spawns {sorted(spawned)}, and not {expected}")
         previous = before.get("occurrenceTimestamp") and _id(task_id, before["occurrenceTimestamp"])
-        may_be_late = rule.get("catchUp") == "skip" and write.at + write.unsure - last > _SKIPPED_AFTER
-        may_be_busy = overlap == "skip" and self._was_open(previous, looked_at[0] - write.unsure)
+        may_be_late = rule.get("catchUp") == "skip" and write.at + write.was_unsure - last > _SKIPPED_AFTER
+        may_be_busy = overlap == "skip" and self._was_open(previous, looked_at[0] - write.was_unsure)
         if not spawned and missing:
             self.book.seen["passed-over"] += 1
             self.deny(not may_be_late and not may_be_busy, f"{who.name} passes over {sorted(missing)} of {task_id}")
             return
         self.book.seen["spawned"] += len(spawned)
         self.deny(spawned != missing, f"{task_id} spawns {sorted(spawned)}, and not {sorted(missing)}")
-        since = (looked_at[0] - write.unsure).timestamp()
+        since = (looked_at[0] - write.was_unsure).timestamp()
         opened = self._opened.get(previous or "", 0) / SECOND + self.book.began.timestamp()
         if spawned and previous in self.book.open and opened < since:
             self.deny(overlap == "skip", f"{task_id} spawns beside {previous}, which has not ended")
