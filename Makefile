@@ -21,7 +21,7 @@ help:
 	@echo 'make coverage     run the tests and show what they do not reach'
 	@echo 'make simulate     workers in a made-up world where everything goes wrong, SEEDS=10000 times'
 	@echo 'make chaos        real processes that are killed, stopped and cut off, on both stores (ARGS="--store sqlite")'
-	@echo 'make soak         ten minutes of steady load: what grows? (ARGS="--store emulator --minutes 2")'
+	@echo 'make soak         ten minutes of steady load on each store: what grows? (ARGS="--store emulator --minutes 2")'
 	@echo 'make mutations    make plausible mistakes on purpose: does a test notice?'
 	@echo 'make audit        known vulnerabilities, where they can be asked for, and licences of what oncetask depends on'
 	@echo 'make constraints  resolve constraints.txt anew'
@@ -61,7 +61,7 @@ chaos: $(VENV)/.installed-test
 	@$(if $(ARGS),$(BIN)/python -m tests.chaos $(ARGS),$(BIN)/python -m tests.chaos --store sqlite && $(BIN)/python -m tests.chaos --store emulator)
 
 soak: $(VENV)/.installed-test
-	@$(BIN)/python -m tests.soak $(ARGS)
+	@$(if $(ARGS),$(BIN)/python -m tests.soak $(ARGS),$(BIN)/python -m tests.soak --store sqlite && $(BIN)/python -m tests.soak --store emulator)
 
 mutations: $(VENV)/.installed-test
 	@$(BIN)/python -m tests.mutations $(ARGS)
