@@ -12,7 +12,7 @@ from oncetask.errors import StoreUnavailable
 from oncetask.store.fitting import MOST_BYTES_TOGETHER, stored_size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from oncetask.clock import Now
@@ -135,12 +135,22 @@ class HandOver(Along):
     """
 
     def __init__(
-        self, hold: Hold, *, following: Sequence[Task] = (), seconds: float = 0.0, releases: bool = True
+        self,
+        hold: Hold,
+        *,
+        following: Sequence[Task] = (),
+        seconds: float = 0.0,
+        may_claim: Callable[[], bool] = lambda: True,
+        releases: bool = True,
     ) -> None:
-        """`seconds`: the lease of the `following`. `releases`: lets the key go where there are none."""
+        """`seconds`: the lease of the `following`. `may_claim`: whether these may still be begun, when it is written.
+
+        `releases`: lets the key go where there are none.
+        """
         self._hold = hold
         self._following = following
         self._seconds = seconds
+        self._may_claim = may_claim
         self._releases = releases
         self._is_apart = False
         self.claimed: list[Transition] = []
@@ -151,7 +161,7 @@ class HandOver(Along):
         self._is_apart = self._is_apart or _is_too_large(tasks)
         if self._is_apart:
             return [], []
-        if not self._following or not self._hold.is_kept:
+        if not self._following or not self._hold.is_kept or not self._may_claim():
             return [], self._hold.released() if self._releases else []
         until, lease_id = self._hold.lease_from(now, self._seconds), self._hold.lease_id
         claims = [lifecycle.claim(task, lease_id=lease_id, until=until, now=now) for task in self._following]

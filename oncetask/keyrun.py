@@ -135,7 +135,7 @@ class KeyRun(Run):
             self._free_slot()
 
     async def _next_after(self, ended: Ended) -> tuple[Task, ...]:
-        if self._hold is None or not self._hold.is_kept or self._told is not None or not self._may_go_on():
+        if self._hold is None or not self._hold.is_kept or not self._may_follow():
             return ()
         if not self._leaves_the_line(ended):
             return ()
@@ -152,6 +152,10 @@ class KeyRun(Run):
             self._key.put_back(tasks)
             return ()
         return tasks
+
+    def _may_follow(self) -> bool:
+        """Tell whether another task may begin here; the last one's end may wait long for the store, and this change."""
+        return self._told is None and self._may_go_on()
 
     def _leaves_the_line(self, ended: Ended) -> bool:
         """Tell whether others may start now: nothing that ends in this way keeps its place before them."""
@@ -171,7 +175,9 @@ class KeyRun(Run):
         following, self._following = self._following, ()
         has_stopped = not isinstance(ended, Failed | Expired | Interrupted) or ended.ended
         seconds = self._key.lease_seconds(following) if following else 0.0
-        hand_over = HandOver(self._hold, following=following, seconds=seconds, releases=has_stopped)
+        hand_over = HandOver(
+            self._hold, following=following, seconds=seconds, may_claim=self._may_follow, releases=has_stopped
+        )
         try:
             stored = await self._write(ended, hand_over)
         finally:

@@ -477,6 +477,34 @@ class TestSharing:
         assert (stage.numbers, stage.overlaps) == ([1, 2, 3, 3, 4, 5, 6], [])
         assert {(task.outcome, task.attempts) for task in tasks} == {("completed", 1)}
 
+    async def test_a_worker_told_to_stop_while_an_end_is_recorded_begins_nothing_more(self, connected: Client) -> None:
+        """A task has ended, and its error handler takes its time: the next one of the key waits for another worker."""
+        failing, may_end, begun = asyncio.Event(), asyncio.Event(), list[int]()
+
+        async def handler(_: Context, payload: Keyed) -> None:
+            begun.append(payload.n)
+            raise ValueError
+
+        app = keyed_app(handler, retry=NoRetry())
+
+        @app.error_handler
+        async def report(_: Context, __: Exception) -> None:
+            failing.set()
+            await may_end.wait()
+
+        first, second = await enqueue_keyed(connected, 1, 2)
+        worker = Worker(app, connected, poll=HOUR)
+        async with worker:
+            await asyncio.wait_for(failing.wait(), LIMIT)
+            stop = asyncio.create_task(worker.stop())
+            await asyncio.sleep(0)
+            may_end.set()
+            await asyncio.wait_for(stop, LIMIT)
+        assert (await connected.get_task(first)).outcome == "failed"
+        untouched = await connected.get_task(second)
+        assert (untouched.status, untouched.started_at, begun) == (TaskStatus.PENDING, None, [1])
+        assert await lock_of(connected) is None
+
     async def test_a_worker_that_waits_goes_on_where_another_stops(self, connected: Client, place: Place) -> None:
         """One that has found the key busy goes on as soon as the other has stopped, no lease having run out."""
         stage = Stage(1)
