@@ -47,7 +47,8 @@ class Judge:
 
     def judge(self, expected_occurrences: Iterable[tuple[str, int]]) -> None:
         """Look at everything."""
-        for what in ("lost", "not done", "completed twice", "a write with an older fencing token"):
+        overlaps = [f"two runs of one {what} at one moment" for what in ("task", "resource key")]
+        for what in ("lost", "not done", "completed twice", "a write with an older fencing token", *overlaps):
             self._bad.counts[what] += 0  # named in any case
         self._acknowledged()
         self._all_done()
