@@ -138,10 +138,10 @@ class HandOver(Along):
         self,
         hold: Hold,
         *,
-        following: Sequence[Task] = (),
-        seconds: float = 0.0,
-        may_claim: Callable[[], bool] = lambda: True,
-        releases: bool = True,
+        following: Sequence[Task],
+        seconds: float,
+        may_claim: Callable[[], bool],
+        releases: bool,
     ) -> None:
         """`seconds`: the lease of the `following`. `may_claim`: whether these may still be begun, when it is written.
 

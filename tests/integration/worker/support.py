@@ -8,7 +8,7 @@ from typing import Any, Unpack
 
 from oncetask import App, Client, Context, EnqueueOptions, FixedDelay, Payload, Task, Worker
 
-__all__ = ["LIMIT", "SOON", "Job", "Other", "app_of", "done", "enqueue", "outcome_of", "raising"]
+__all__ = ["LIMIT", "SOON", "Job", "Other", "app_of", "done", "enqueue", "outcome_of", "raising", "stop_while"]
 
 LIMIT = 20.0
 """Seconds after which a test gives up waiting; nothing takes nearly as long."""
@@ -57,6 +57,14 @@ async def enqueue(client: Client, *numbers: int) -> list[str]:
 async def done(client: Client, *task_ids: str) -> list[Task]:
     """Wait until tasks are done."""
     return list(await asyncio.gather(*(client.wait(task_id, LIMIT) for task_id in task_ids)))
+
+
+async def stop_while(worker: Worker, what_runs_goes_on: asyncio.Event) -> None:
+    """Tell a worker to stop, then let go on what runs, and wait until it has stopped."""
+    stop = asyncio.create_task(worker.stop())
+    await asyncio.sleep(0)
+    what_runs_goes_on.set()
+    await asyncio.wait_for(stop, LIMIT)
 
 
 async def outcome_of(app: App, client: Client, **options: Unpack[EnqueueOptions]) -> Task:

@@ -37,7 +37,7 @@ from tests.integration.worker.keys_support import (
     shifted,
     soon,
 )
-from tests.integration.worker.support import LIMIT, done
+from tests.integration.worker.support import LIMIT, done, stop_while
 from tests.support import Shift, not_none, until
 
 HOUR = 3_600.0
@@ -496,10 +496,7 @@ class TestSharing:
         worker = Worker(app, connected, poll=HOUR)
         async with worker:
             await asyncio.wait_for(failing.wait(), LIMIT)
-            stop = asyncio.create_task(worker.stop())
-            await asyncio.sleep(0)
-            may_end.set()
-            await asyncio.wait_for(stop, LIMIT)
+            await stop_while(worker, may_end)
         assert (await connected.get_task(first)).outcome == "failed"
         untouched = await connected.get_task(second)
         assert (untouched.status, untouched.started_at, begun) == (TaskStatus.PENDING, None, [1])

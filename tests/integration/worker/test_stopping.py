@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from oncetask import App, Client, Context, NoRetry, OncetaskError, TaskStatus, Worker
-from tests.integration.worker.support import LIMIT, Job, app_of, done, enqueue, raising
+from tests.integration.worker.support import LIMIT, Job, app_of, done, enqueue, raising, stop_while
 
 
 async def test_running_handlers_may_end_within_the_grace(connected: Client) -> None:
@@ -25,10 +25,7 @@ async def test_running_handlers_may_end_within_the_grace(connected: Client) -> N
     async with worker:
         first, second = await enqueue(connected, 1, 2)
         await asyncio.wait_for(started.wait(), LIMIT)
-        stop = asyncio.create_task(worker.stop())
-        await asyncio.sleep(0)
-        stopping.set()
-        await asyncio.wait_for(stop, LIMIT)
+        await stop_while(worker, stopping)
     assert (await connected.get_task(first)).result == "in time"
     untouched = await connected.get_task(second)
     assert (untouched.status, untouched.attempts) == (TaskStatus.PENDING, 0)
